@@ -1,0 +1,3 @@
+"""Brokers: one port, one adapter per system."""
+
+from __future__ import annotations

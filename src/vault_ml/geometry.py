@@ -1,0 +1,143 @@
+"""Boxes and the letterbox: the arithmetic between frame pixels and network pixels.
+
+`xyxy` (x_min, y_min, x_max, y_max) is the only box format between rooms. Two coordinate frames
+exist, and the type checker keeps them apart: *frame* pixels (the original picture, origin top
+left) and *net* pixels (the letterboxed input of the network).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NewType
+
+import numpy as np
+from numpy.typing import NDArray
+
+FrameXyxy = NewType("FrameXyxy", NDArray[np.float32])
+"""(n, 4) float32, xyxy, pixels of the original frame."""
+NetXyxy = NewType("NetXyxy", NDArray[np.float32])
+"""(n, 4) float32, xyxy, pixels of the letterboxed network input."""
+
+LETTERBOX_FILL = 127
+"""Grey of the bars, uint8. Darknet fills with 0.5; `letterbox_image` in `src/image.c`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letterbox:
+    """Where a frame lies inside the network's input: aspect ratio kept, centred, bars around it.
+
+    Attributes:
+        frame_wh: size of the original frame, pixels.
+        net_wh: size of the network input, pixels.
+        inner_wh: size of the scaled frame inside the input, integer pixels.
+        offset_xy: where its top left corner is pasted, integer pixels.
+    """
+
+    frame_wh: tuple[int, int]
+    net_wh: tuple[int, int]
+    inner_wh: tuple[int, int]
+    offset_xy: tuple[int, int]
+
+    @classmethod
+    def fit(cls, frame_wh: tuple[int, int], net_wh: tuple[int, int]) -> Letterbox:
+        """Place a frame of `frame_wh` in an input of `net_wh`.
+
+        >>> Letterbox.fit((704, 576), (608, 608))
+        Letterbox(frame_wh=(704, 576), net_wh=(608, 608), inner_wh=(608, 497), offset_xy=(0, 55))
+
+        Raises:
+            ValueError: a size is not positive.
+
+        Source: darknet `src/image.c` letterbox_image (truncates the new size and the offset).
+        """
+        frame_w, frame_h = frame_wh
+        net_w, net_h = net_wh
+        if min(frame_w, frame_h, net_w, net_h) <= 0:
+            raise ValueError(f"sizes must be positive, got frame {frame_wh} and network {net_wh}")
+        if net_w / frame_w < net_h / frame_h:
+            inner_w, inner_h = net_w, max(1, frame_h * net_w // frame_w)
+        else:
+            inner_w, inner_h = max(1, frame_w * net_h // frame_h), net_h
+        return cls(
+            frame_wh, net_wh, (inner_w, inner_h), ((net_w - inner_w) // 2, (net_h - inner_h) // 2)
+        )
+
+    def to_net(self, boxes: FrameXyxy) -> NetXyxy:
+        """Frame pixels -> net pixels.
+
+        Args:
+            boxes: (n, 4) float32, xyxy, frame pixels.
+
+        Returns:
+            (n, 4) float32, xyxy, net pixels.
+        """
+        scale, offset = self._scale_and_offset()
+        return NetXyxy(boxes * scale + offset)
+
+    def to_frame(self, boxes: NetXyxy) -> FrameXyxy:
+        """Net pixels -> frame pixels, clipped to the frame.
+
+        The inverse uses the integer offset at which the frame was really pasted. Darknet's
+        `correct_yolo_boxes` uses the real-valued one, up to half a net pixel away
+        (docs/adr/0003-letterbox-and-batch-norm.md).
+
+        Args:
+            boxes: (n, 4) float32, xyxy, net pixels.
+
+        Returns:
+            (n, 4) float32, xyxy, frame pixels, inside the frame.
+        """
+        scale, offset = self._scale_and_offset()
+        frame_w, frame_h = self.frame_wh
+        limit = np.array([frame_w, frame_h, frame_w, frame_h], dtype=np.float32)
+        return FrameXyxy(np.clip((boxes - offset) / scale, 0, limit).astype(np.float32, copy=False))
+
+    def _scale_and_offset(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        scale_x = self.inner_wh[0] / self.frame_wh[0]
+        scale_y = self.inner_wh[1] / self.frame_wh[1]
+        x, y = self.offset_xy
+        return (
+            np.array([scale_x, scale_y, scale_x, scale_y], dtype=np.float32),
+            np.array([x, y, x, y], dtype=np.float32),
+        )
+
+
+def area(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Area of each box.
+
+    Args:
+        boxes: (n, 4) float32, xyxy, any one coordinate frame.
+
+    Returns:
+        (n,) float32; 0 for a box that is turned inside out.
+    """
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
+    return np.asarray(sides[:, 0] * sides[:, 1], dtype=np.float32)
+
+
+def iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Pairwise intersection over union of two sets of boxes.
+
+    Args:
+        a: (n, 4) float32, xyxy.
+        b: (m, 4) float32, xyxy, same coordinate frame as `a`.
+
+    Returns:
+        (n, m) float32 in [0, 1]; 0 where a box has no area. Empty input gives an empty matrix.
+
+    Raises:
+        ValueError: the last axis is not 4.
+
+    Source: darknet `src/box.c` box_iou, vectorised.
+    """
+    for name, boxes in (("a", a), ("b", b)):
+        if boxes.ndim != 2 or boxes.shape[1] != 4:
+            raise ValueError(f"{name}: expected shape (n, 4), got {boxes.shape}")
+    top_left = np.maximum(a[:, None, :2], b[None, :, :2])
+    bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    sides = np.maximum(bottom_right - top_left, 0)
+    overlap = sides[..., 0] * sides[..., 1]
+    union = area(a)[:, None] + area(b)[None, :] - overlap
+    ratio = np.zeros(overlap.shape, dtype=np.float32)
+    np.divide(overlap, union, out=ratio, where=union > 0, casting="same_kind")
+    return ratio

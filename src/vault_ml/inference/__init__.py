@@ -1,0 +1,3 @@
+"""Inference runtimes behind one port."""
+
+from __future__ import annotations

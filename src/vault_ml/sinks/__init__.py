@@ -1,0 +1,3 @@
+"""Where a result goes: publish, forward, remove."""
+
+from __future__ import annotations

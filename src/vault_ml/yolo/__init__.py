@@ -1,0 +1,3 @@
+"""Darknet: its files, its heads, its non-maximum suppression."""
+
+from __future__ import annotations

@@ -1,0 +1,40 @@
+"""What every test may use: the shared data, a clean environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def shared_file(relative: str) -> Path:
+    """A file of the shared data; skips where it is absent, fails where it must be there."""
+    path = SHARED / "data" / relative
+    if not path.exists():
+        reason = f"../shared/data/{relative} is not here"
+        if os.environ.get("REQUIRE_SHARED") == "1":
+            pytest.fail(f"{reason}, and REQUIRE_SHARED=1")
+        pytest.skip(reason)
+    return path
+
+
+# What the worker reads from the environment. A developer's own variables must not steer a test.
+_PREFIXES = (
+    "QUEUE_", "KAFKA_", "RABBITMQ_", "SQS_", "AWS_", "VAULT_", "STORAGE_", "KERBEROS_",
+    "TARGET_QUEUE", "NUMBER_OF", "MAX_NUMBER", "FORWARDING_", "REMOVE_", "MOVE_", "MIN_",
+    "MODEL", "CONFIDENCE_", "NMS_", "FRAME_", "PRECISION", "INPUT_SHAPE", "RUNTIME", "WORKER_",
+    "RESULT_", "WEB_", "LOG_", "MESSAGE_", "RECORDING_", "RETRY_", "PRESET",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No variable of the product leaks from the machine into a test."""
+    for name in list(os.environ):
+        if name.startswith(_PREFIXES) and not name.startswith("KAFKA_TEST_"):
+            monkeypatch.delenv(name)
+    yield
