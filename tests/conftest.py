@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,9 +31,9 @@ _PREFIXES = (
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No variable of the product leaks from the machine into a test."""
     for name in list(os.environ):
         if name.startswith(_PREFIXES) and not name.startswith("KAFKA_TEST_"):
             monkeypatch.delenv(name)
-    yield
+    return

@@ -27,7 +27,7 @@ class Message:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class SettlementLost(Exception):  # noqa: N818  # an outcome of `Delivery.ack`, not a failure of ours
+class SettlementLost(Exception):  # an outcome of `Delivery.ack`, not a failure of ours
     """The broker took the delivery back before it was settled; it will be delivered again."""
 
 
