@@ -1,0 +1,60 @@
+# The front door for developers. `make help` lists what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help setup demo check format test test-fast test-connected golden bench docs build lock
+
+help: ## List what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 20
+
+setup: ## Make .venv with everything in it
+	@scripts/setup.sh dev
+
+demo: ## The main job on real recordings, on this machine
+	@./run-demo.sh
+
+check: setup ## Format, lint, types, layers, spelling, generated documents
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/python scripts/generate_docs.py --check
+
+format: setup ## Put the code into shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: setup ## Every test that needs no broker of its own, with coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -m 'not connected'
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report --fail-under=90
+	$(BIN)/coverage report --fail-under=100 --include='$(PURE_ROOMS)'
+
+# Rooms without clock, file, network, thread or log (docs/explanation/architecture): tested without doubles.
+PURE_ROOMS := */vault_ml/errors.py,*/vault_ml/event.py,*/vault_ml/geometry.py,*/vault_ml/detection.py,*/vault_ml/vault/protocol.py,*/vault_ml/video/frame.py,*/vault_ml/video/sampling.py,*/vault_ml/yolo/*.py,*/vault_ml/detector.py,*/vault_ml/verdict.py,*/vault_ml/result.py,*/vault_ml/run_id.py,*/vault_ml/brokers/offsets.py
+
+test-fast: setup ## The tests that take less than a minute together
+	$(PYTEST) -m 'not slow and not connected' -q
+
+test-connected: setup ## Tests against real brokers, which it starts and stops (Apache Kafka: needs Java 17 and Maven)
+	$(PYTEST) -m connected
+
+golden: setup ## Write the golden files anew; read the difference before you commit it
+	UPDATE_GOLDEN=1 $(PYTEST) tests/golden -q
+
+bench: setup ## Speed against the plain loop, side by side in one run
+	$(BIN)/python -m benchmarks
+
+docs: setup ## Write the generated documents anew
+	$(BIN)/python scripts/generate_docs.py
+
+build: setup ## The wheel and the source archive, into dist/
+	$(BIN)/python -m build --no-isolation
+
+lock: ## Write requirements/*.txt anew (needs uv)
+	scripts/lock.sh
