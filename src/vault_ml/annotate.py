@@ -1,0 +1,75 @@
+"""Pictures with boxes, for people."""
+
+from __future__ import annotations
+
+import colorsys
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vault_ml.detection import Detections
+
+_GOLDEN_RATIO = 0.618034
+
+
+def colour_of(class_id: int) -> tuple[int, int, int]:
+    """A colour for a class, RGB 0..255: the same in every picture, far from its neighbours'."""
+    r, g, b = colorsys.hsv_to_rgb((class_id * _GOLDEN_RATIO) % 1.0, 0.75, 0.95)
+    return round(r * 255), round(g * 255), round(b * 255)
+
+
+def annotate(picture: NDArray[np.uint8], detections: Detections) -> NDArray[np.uint8]:
+    """Draw boxes, labels and confidences.
+
+    Args:
+        picture: (h, w, 3) uint8 RGB, the original frame.
+        detections: boxes in pixels of that frame.
+
+    Returns:
+        (h, w, 3) uint8 RGB, a new picture.
+    """
+    drawn = picture.copy()
+    # Line and letters grow with the picture, so that a box on 4K is as visible as one on CIF.
+    scale = max(picture.shape[0], picture.shape[1]) / 1000
+    line_px = max(1, round(2 * scale))
+    for i in reversed(range(len(detections))):  # the most confident is drawn last, on top
+        colour = colour_of(int(detections.class_id[i]))
+        x1, y1, x2, y2 = (round(float(v)) for v in detections.xyxy[i])
+        cv2.rectangle(drawn, (x1, y1), (x2, y2), colour, line_px)
+        text = f"{detections.label(i)} {float(detections.confidence[i]):.2f}"
+        _label(drawn, text, (x1, y1), colour, max(0.4, 0.5 * scale), line_px)
+    return drawn
+
+
+def _label(
+    picture: NDArray[np.uint8],
+    text: str,
+    corner: tuple[int, int],
+    colour: tuple[int, int, int],
+    size: float,
+    line_px: int,
+) -> None:
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    (text_w, text_h), below = cv2.getTextSize(text, font, size, line_px)
+    x = min(corner[0], max(0, picture.shape[1] - text_w))
+    y = corner[1] if corner[1] >= text_h + below else corner[1] + text_h + below
+    cv2.rectangle(picture, (x, y - text_h - below), (x + text_w, y), colour, cv2.FILLED)
+    # Dark letters on a light ground and the other way round (ITU-R BT.601 luma).
+    luma = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+    ink = (0, 0, 0) if luma > 140 else (255, 255, 255)
+    cv2.putText(picture, text, (x, y - below // 2), font, size, ink, line_px, cv2.LINE_AA)
+
+
+def to_jpeg(picture: NDArray[np.uint8], *, quality: int = 90) -> bytes:
+    """Encode (h, w, 3) uint8 RGB as JPEG.
+
+    Raises:
+        ValueError: OpenCV cannot encode it.
+    """
+    is_ok, encoded = cv2.imencode(
+        ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )
+    if not is_ok:
+        raise ValueError(f"cannot encode a picture of shape {picture.shape}")
+    return encoded.tobytes()

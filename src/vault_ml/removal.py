@@ -1,0 +1,97 @@
+"""Step 11: remove a recording from the Vault, after its event is really settled.
+
+Removing waits for the settlement, not the other way round: a crash between the two leaves a
+recording too many in the Vault, never one too few. It has a thread of its own, because a
+settlement may come long after its recording thread has gone on (on Kafka: when the committed
+prefix of the partition has passed it).
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from vault_ml.errors import VaultMLError
+from vault_ml.outage import Log, Outages, Stopping
+from vault_ml.vault.client import VaultClient
+
+
+@dataclass(frozen=True, slots=True)
+class _Removal:
+    key: str
+    source: str
+
+
+class Removals:
+    """Recordings that wait to be removed, and the thread that removes them."""
+
+    def __init__(
+        self,
+        vault: VaultClient,
+        outages: Outages,
+        *,
+        on_removed: Callable[[], None],
+        log: Log,
+    ) -> None:
+        """Remove through `vault`; waits out its outages."""
+        self._vault = vault
+        self._outages = outages
+        self._on_removed = on_removed
+        self._log = log
+        self._waiting: queue.SimpleQueue[_Removal | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="removals", daemon=True)
+        self._left = 0
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def after(self, settled: Future[None], *, key: str, source: str) -> None:
+        """Remove the recording once `settled` is done; drop it when the settlement was lost."""
+
+        def decide(future: Future[None]) -> None:
+            if future.cancelled() or future.exception() is not None:
+                # Somebody else will get this event again, and needs the recording.
+                self._log.info("removal_dropped", key=key, reason="the event will come again")
+            else:
+                self._waiting.put(_Removal(key, source))
+
+        settled.add_done_callback(decide)
+
+    def close(self, timeout_s: float) -> None:
+        """Remove what is waiting, as far as `timeout_s` allows, and say what stays behind."""
+        self._waiting.put(None)
+        self._thread.join(timeout_s)
+        stay = self._left + self._waiting.qsize()
+        if self._thread.is_alive() or stay:
+            self._log.warning(
+                "removals_left",
+                recordings=max(stay, 1),
+                reason="the worker stopped first; these recordings stay in the Vault",
+            )
+
+    def _run(self) -> None:
+        while (removal := self._waiting.get()) is not None:
+            started = time.perf_counter()
+            try:
+                self._outages.patiently(
+                    "vault",
+                    lambda removal=removal: self._vault.remove(removal.key, removal.source),  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+                    probe=self._vault.ping,
+                )
+            except Stopping:
+                self._left += 1
+            except VaultMLError as error:
+                # The result is out and the event settled: a recording too many is all that is left.
+                self._log.warning("removal_failed", key=removal.key, reason=str(error))
+            else:
+                self._on_removed()
+                self._log.info(
+                    "recording_removed",
+                    key=removal.key,
+                    seconds=round(time.perf_counter() - started, 3),
+                )
