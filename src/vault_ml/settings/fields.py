@@ -1,0 +1,541 @@
+"""`Settings`: every variable, with its default, its bounds and what an operator sees of it.
+
+A field `queue_name` is read from the variable `QUEUE_NAME`, or from one of its `ALIASES`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from platformdirs import user_cache_path, user_data_path
+from pydantic import (
+    BeforeValidator,
+    ByteSize,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+# Names that the successors of the original use. Ours, the original's, wins when both are set.
+ALIASES: dict[str, tuple[str, ...]] = {
+    "queue_name": ("KAFKA_QUEUE_NAME",),
+    "queue_target": ("TARGET_QUEUE_NAME",),
+    "rabbitmq_host": ("QUEUE_HOST",),
+    "rabbitmq_exchange": ("QUEUE_EXCHANGE",),
+    "rabbitmq_username": ("QUEUE_USERNAME",),
+    "rabbitmq_password": ("QUEUE_PASSWORD",),
+    "vault_api_url": ("STORAGE_URI", "KERBEROS_STORAGE_URI"),
+    "vault_access_key": ("STORAGE_ACCESS_KEY", "KERBEROS_STORAGE_ACCESS_KEY"),
+    "vault_secret_key": ("STORAGE_SECRET_KEY", "STORAGE_SECRET", "KERBEROS_STORAGE_SECRET"),
+    "number_of_predictions": ("MAX_NUMBER_OF_PREDICTIONS",),
+    "confidence_threshold": ("CLASSIFICATION_THRESHOLD",),
+    "move_distance": ("MIN_STATIC_DISTANCE",),
+}
+
+# What the README prints where the default is computed, or depends on the machine.
+DEFAULT_TEXT: dict[str, str] = {
+    "queue_dead_letter": "<QUEUE_NAME>.dlq",
+    "kafka_security": "PLAINTEXT",
+    "kafka_mechanism": "PLAIN, with a username",
+    "model_dir": "~/.local/share/vault-ml/models",
+    "cache_dir": "~/.cache/vault-ml",
+    "worker_concurrency": "auto",
+    "allowed_labels": "all",
+    "recording_max_bytes": "1GiB",
+    "decode_memory_bytes": "2GiB",
+}
+
+# Values that are understood but whose feature is not built. Taking them silently would be a lie.
+# Field -> value -> what to do instead.
+NOT_YET: dict[str, dict[str, str]] = {
+    "queue_system": {"sqs": "use KAFKA", "rabbitmq": "use KAFKA"},
+    "frame_sampling": {
+        "fps": "use keyframe or exact",
+        "adaptive": "use keyframe or exact",
+    },
+    "precision": {"fp16": "use fp32", "int8": "use fp32"},
+    "input_shape": {"rect": "use square"},
+    "runtime": dict.fromkeys(("openvino", "mnn", "tensorrt", "triton"), "use auto or onnxruntime"),
+    "result_profile": {"hub": "use vault", "both": "use vault"},
+}
+
+# Options of librdkafka that our delivery contract or another setting owns.
+_OWNED_KAFKA_OPTIONS: dict[str, str] = {
+    "bootstrap.servers": "set KAFKA_BROKER",
+    "metadata.broker.list": "set KAFKA_BROKER",
+    "group.id": "set KAFKA_GROUP",
+    "sasl.username": "set KAFKA_USERNAME",
+    "sasl.password": "set KAFKA_PASSWORD",
+    "sasl.mechanism": "set KAFKA_MECHANISM",
+    "sasl.mechanisms": "set KAFKA_MECHANISM",
+    "security.protocol": "set KAFKA_SECURITY",
+    "enable.auto.commit": "offsets are committed only when the work is done",
+    "enable.auto.offset.store": "offsets are committed only when the work is done",
+}
+
+_BROKER = re.compile(r"(?:[A-Za-z_]+://)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
+_LABEL_SEPARATOR = re.compile(r"\s*,\s*")
+_MAX_PORT = 65535
+
+
+def _wrong(sentence: str) -> PydanticCustomError:
+    """A problem in our own words (the braces of a template would be filled in by pydantic)."""
+    return PydanticCustomError("vault_ml", "{sentence}", {"sentence": sentence})
+
+
+def _labels(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return frozenset(label for label in _LABEL_SEPARATOR.split(value.strip()) if label) or None
+
+
+def _options(value: object) -> object:
+    """`key=value,key=value`, or a JSON object of scalars, as text to text."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("{"):
+        try:
+            loaded = json.loads(value)
+        except ValueError:
+            raise _wrong("looks like JSON but is not") from None
+        if any(isinstance(item, dict | list) or item is None for item in loaded.values()):
+            raise _wrong("the values must be texts, numbers or booleans")
+        return {key: item if isinstance(item, str) else json.dumps(item)
+                for key, item in loaded.items()}  # fmt: skip
+    pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+    if any(not name.strip() or not equals for name, equals, _ in pairs):
+        raise _wrong("must be key=value,key=value or a JSON object")
+    return {name.strip(): text.strip() for name, _, text in pairs}
+
+
+def _distance(value: object) -> object:
+    """Pixels, or a share of the diagonal with `%`; 0 is the same as unset."""
+    text = str(value).strip()
+    try:
+        number = float(text.removesuffix("%"))
+    except ValueError:
+        raise _wrong("must be a number of pixels, or a number followed by %") from None
+    if number == 0:
+        return None
+    raise _wrong(
+        "tracking is not in this version yet, so nothing can be told about movement; "
+        "unset it or set 0"
+    )
+
+
+class Settings(BaseSettings):
+    """What the worker runs with. Built by `load`, which also checks how values fit together."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_ignore_empty=True,
+        hide_input_in_errors=True,
+        validate_default=False,
+        protected_namespaces=(),
+    )
+
+    # --- queue -----------------------------------------------------------------------------------
+    queue_system: Literal["KAFKA"] = Field(
+        "KAFKA", description="The message broker. This version serves KAFKA."
+    )
+    queue_name: str = Field(
+        min_length=1,
+        description="The topic to read: the one that the integration in Kerberos Vault writes to.",
+    )
+    queue_target: str | None = Field(
+        None, description="The topic that results are written to. Empty: nothing is published."
+    )
+    queue_dead_letter: str | None = Field(
+        None,
+        description="Where events go that can never be processed, with their original bytes and "
+        "the reason.",
+    )
+    kafka_broker: str | None = Field(
+        None, description="Kafka's addresses, `host:port,host:port`. Required."
+    )
+    kafka_group: str = Field(
+        "vault-ml",
+        min_length=1,
+        description="The consumer group. Workers with the same group share the events.",
+    )
+    kafka_username: str | None = Field(None, description="User name for SASL.")
+    kafka_password: SecretStr | None = Field(None, description="Password for SASL.")
+    kafka_mechanism: (
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI", "OAUTHBEARER"] | None
+    ) = Field(None, description="SASL mechanism: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, ...")
+    kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] | None = Field(
+        None, description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."
+    )
+    kafka_options: Annotated[dict[str, str], BeforeValidator(_options)] = Field(
+        default_factory=dict,
+        description="More librdkafka options, `key=value,key=value` or a JSON object, such as "
+        "`ssl.ca.location=/certs/ca.pem`.",
+    )
+    rabbitmq_host: str | None = Field(
+        None, description="RabbitMQ's address. Not used while QUEUE_SYSTEM is KAFKA."
+    )
+    rabbitmq_exchange: str | None = Field(
+        None, description="RabbitMQ's exchange. Not used while QUEUE_SYSTEM is KAFKA."
+    )
+    rabbitmq_username: str | None = Field(
+        None, description="RabbitMQ's user name. Not used while QUEUE_SYSTEM is KAFKA."
+    )
+    rabbitmq_password: SecretStr | None = Field(
+        None, description="RabbitMQ's password. Not used while QUEUE_SYSTEM is KAFKA."
+    )
+
+    # --- vault -----------------------------------------------------------------------------------
+    vault_api_url: str | None = Field(
+        None,
+        description="Address of the Kerberos Vault API, with or without `/api`. Required.",
+    )
+    vault_access_key: SecretStr | None = Field(
+        None, description="Access key of your Kerberos Vault account. Required."
+    )
+    vault_secret_key: SecretStr | None = Field(
+        None, description="Secret key of your Kerberos Vault account. Required."
+    )
+    vault_api_prefix: str = Field(
+        "auto",
+        description="Path of the API below VAULT_API_URL: `auto` finds out, `/api` and `none` "
+        "switch the search off.",
+    )
+    message_vault_origins: None = Field(
+        None,
+        description="Vault addresses that a message may name. Not in this version yet: "
+        "recordings are fetched from VAULT_API_URL only.",
+    )
+
+    # --- what is looked at, and how --------------------------------------------------------------
+    model: str = Field(
+        "auto",
+        min_length=1,
+        description="`auto` (yolov3 if its files are in MODEL_DIR, else yolov3-tiny), a name that "
+        "`vault-ml models list` knows, or a path to a `.cfg`, `.weights` or `.onnx` file.",
+    )
+    model_dir: Path = Field(
+        default_factory=lambda: user_data_path("vault-ml") / "models",
+        description="Folder with the model files; `vault-ml models pull` writes to it.",
+    )
+    cache_dir: Path = Field(
+        default_factory=lambda: user_cache_path("vault-ml"),
+        description="Folder for converted models; may be deleted at any time.",
+    )
+    model_corrections: bool = Field(
+        True,
+        description="Mend known mistakes in published model files, such as the masks of "
+        "yolov3-tiny; the log names each.",
+    )
+    number_of_predictions: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="How many frames of a recording are looked at, spread evenly over all of it.",
+    )
+    frame_sampling: Literal["keyframe", "exact"] = Field(
+        "keyframe",
+        description="`keyframe` takes the key frame nearest to each wanted time (much less "
+        "decoding), `exact` the frame at that time.",
+    )
+    confidence_threshold: float = Field(
+        0.5,
+        allow_inf_nan=False,
+        gt=0,
+        le=1,
+        description="Objects seen with less confidence (0 to 1) are not reported. Lower: more "
+        "objects, more false ones.",
+    )
+    nms_threshold: float = Field(
+        0.45,
+        allow_inf_nan=False,
+        gt=0,
+        le=1,
+        description="Boxes of one class that overlap more than this (intersection over union) "
+        "are one object. Higher: more double boxes.",
+    )
+    allowed_labels: Annotated[frozenset[str] | None, BeforeValidator(_labels)] = Field(
+        None,
+        description="Labels that count as objects of interest, separated by commas, such as "
+        "`person,car`. Others are reported but not counted.",
+    )
+    move_distance: Annotated[None, BeforeValidator(_distance)] = Field(
+        None,
+        description="Distance an object must travel to count. Not in this version yet: only "
+        "unset or 0 is accepted.",
+    )
+    precision: Literal["fp32"] = Field("fp32", description="Number format of the network.")
+    input_shape: Literal["square"] = Field("square", description="Shape of the network's input.")
+    runtime: Literal["auto", "onnxruntime"] = Field(
+        "auto", description="Library that runs the network: `auto` or `onnxruntime`."
+    )
+
+    # --- what is done with it --------------------------------------------------------------------
+    forwarding_media: bool = Field(
+        False,
+        description="Ask Kerberos Vault to forward the recording when the object threshold is "
+        "reached.",
+    )
+    forwarding_metadata: bool = Field(
+        False,
+        description="Forward the result to Kerberos Vault's metadata address when the object "
+        "threshold is reached.",
+    )
+    forwarding_object_threshold: int = Field(
+        1,
+        ge=0,
+        description="How many objects of interest one looked-at frame must show for the "
+        "recording to be forwarded. 0 forwards every recording.",
+    )
+    forward_metadata_path: str = Field(
+        "/storage/forward/metadata",
+        pattern=r"^/[^\s?#]*$",
+        description="Path of the metadata address below the API. Unverified: no public source "
+        "shows it.",
+    )
+    forward_metadata_method: Literal["POST", "PUT", "PATCH"] = Field(
+        "POST", description="HTTP method for the metadata address: POST, PUT or PATCH."
+    )
+    remove_after_processed: bool = Field(
+        False,
+        description="Remove the recording from Kerberos Vault once its result is confirmed. One "
+        "that was only queued for forwarding is kept.",
+    )
+    remove_after_forward_queued: bool = Field(
+        False,
+        description="Remove also recordings whose forwarding the Vault has only queued. The "
+        "recording is lost if the forwarding fails later.",
+    )
+    result_profile: Literal["vault"] = Field(
+        "vault", description="Shape of the result message: `vault`, the original's."
+    )
+    result_extras: bool = Field(
+        True,
+        description="Add `data.run` to the result: run id, frame times, count, model, limits. "
+        "`false` gives the original's message, not a key more.",
+    )
+    result_max_bytes: ByteSize = Field(
+        ByteSize(980_000),
+        ge=10_000,
+        description="Largest result message, bytes. Above it `data.run` loses its details first. "
+        "Keep it under the broker's limit (Kafka: 1000012).",
+    )
+
+    # --- patience and limits ---------------------------------------------------------------------
+    retry_max_attempts: int = Field(
+        5, ge=1, le=1000, description="Tries for one event before it becomes a dead letter."
+    )
+    retry_backoff_s: float = Field(
+        2.0,
+        allow_inf_nan=False,
+        gt=0,
+        le=3600,
+        description="Wait before the second try, seconds; doubles each time.",
+    )
+    retry_backoff_max_s: float = Field(
+        300.0,
+        allow_inf_nan=False,
+        gt=0,
+        le=86400,
+        description="Longest wait between two tries, seconds.",
+    )
+    recording_max_bytes: ByteSize = Field(
+        ByteSize(1024**3),
+        ge=1,
+        description="Largest recording that is fetched, bytes (`500MB`, `1GiB`); a larger one "
+        "becomes a dead letter.",
+    )
+    recording_timeout_s: float = Field(
+        300.0,
+        allow_inf_nan=False,
+        gt=0,
+        le=86400,
+        description="Longest time for fetching one recording, seconds.",
+    )
+    decode_timeout_s: float = Field(
+        120.0,
+        allow_inf_nan=False,
+        gt=0,
+        le=86400,
+        description="Longest time for decoding one recording, seconds; then the decoder is "
+        "replaced and the event tried again.",
+    )
+    decode_memory_bytes: ByteSize = Field(
+        ByteSize(2 * 1024**3),
+        ge=256 * 1024**2,
+        description="Memory one decoder process may use, bytes.",
+    )
+    detector_timeout_s: float = Field(
+        120.0,
+        allow_inf_nan=False,
+        gt=0,
+        le=86400,
+        description="Longest time for one run of the network, seconds; then the detector is "
+        "replaced.",
+    )
+    worker_concurrency: Annotated[int | None, Field(ge=1, le=64)] = Field(
+        None,
+        description="Recordings in flight at once; `auto` is enough to keep the detector busy.",
+    )
+    drain_timeout_s: float = Field(
+        25.0,
+        allow_inf_nan=False,
+        ge=0,
+        le=3600,
+        description="Time to finish what is in flight after SIGTERM, seconds; the rest goes back "
+        "to the queue. Keep it under Kubernetes' grace period (30).",
+    )
+
+    # --- for the operator ------------------------------------------------------------------------
+    log_format: Literal["auto", "console", "json", "classic"] = Field(
+        "auto",
+        description="`auto` is `console` on a terminal and `json` elsewhere; `classic` prints "
+        "what the first vault-ml printed.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="DEBUG, INFO, WARNING or ERROR."
+    )
+    web_address: str = Field(
+        "127.0.0.1:8080",
+        description="Where `/healthz`, `/readyz` and `/metrics` are served, `host:port`; `off` "
+        "serves nothing.",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003  # pydantic-settings' signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take only what `load` passes: one reading of the environment, so what it reports is true.
+
+        No `.env` file, no secrets folder: a file nobody thought of must not steer a worker.
+        """
+        return (init_settings,)
+
+    @field_validator(
+        "queue_system", "kafka_mechanism", "kafka_security", "log_level", "forward_metadata_method",
+        "frame_sampling", "precision", "input_shape", "runtime", "result_profile", "log_format",
+        mode="before",
+    )  # fmt: skip
+    @classmethod
+    def _choice(cls, value: object, info: ValidationInfo) -> object:
+        """Choices in any case; those of later versions are named as such."""
+        if not isinstance(value, str):
+            return value
+        field = str(info.field_name)
+        instead = NOT_YET.get(field, {}).get(value.lower())
+        if instead is not None:
+            raise _wrong(f"{value} is not in this version yet; {instead}")
+        default = cls.model_fields[field].default
+        is_lower = isinstance(default, str) and default.islower()
+        return value.lower() if is_lower else value.upper()
+
+    @field_validator("worker_concurrency", mode="before")
+    @classmethod
+    def _auto(cls, value: object) -> object:
+        return None if isinstance(value, str) and value.lower() == "auto" else value
+
+    @field_validator("message_vault_origins", mode="before")
+    @classmethod
+    def _origins(cls, value: object) -> None:
+        if value is not None:
+            raise _wrong(
+                "credentials and addresses that come in messages are not in this version yet; "
+                "unset it"
+            )
+
+    @field_validator("kafka_broker")
+    @classmethod
+    def _brokers(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        addresses = [address.strip() for address in value.split(",")]
+        if any(not _BROKER.fullmatch(address) for address in addresses):
+            raise _wrong("must be host:port, several separated by commas")
+        return ",".join(addresses)
+
+    @field_validator("kafka_options")
+    @classmethod
+    def _own_options(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if name in _OWNED_KAFKA_OPTIONS:
+                raise _wrong(f"{name} cannot be set here; {_OWNED_KAFKA_OPTIONS[name]}")
+        return value
+
+    @field_validator("vault_api_url")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            is_complete = parts.scheme in {"http", "https"} and bool(parts.hostname)
+            _ = parts.port  # raises when it is not a number
+        except ValueError:
+            is_complete = False
+        if not is_complete or re.search(r"\s", value):
+            raise _wrong("must be an address such as https://vault.example.com/api")
+        if "@" in parts.netloc:
+            raise _wrong("must not hold a user or password; use VAULT_ACCESS_KEY and _SECRET_KEY")
+        if parts.query or parts.fragment:
+            raise _wrong("must not have a ? or # part")
+        return value
+
+    @field_validator("vault_api_prefix")
+    @classmethod
+    def _prefix(cls, value: str) -> str:
+        if value.lower() in {"auto", "none"}:
+            return value.lower()
+        if not re.fullmatch(r"/[^\s?#]*", value):
+            raise _wrong("must be auto, none or a path that starts with /")
+        return value.rstrip("/") or "none"
+
+    @field_validator("web_address")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value.lower() == "off":
+            return "off"
+        host, _, port = value.rpartition(":")
+        if not host or not port.isascii() or not port.isdigit() or int(port) > _MAX_PORT:
+            raise _wrong("must be host:port, such as 0.0.0.0:8080, or off")
+        return value
+
+    @property
+    def dead_letter_queue(self) -> str:
+        """`QUEUE_DEAD_LETTER`, or the default made from the queue's name."""
+        return self.queue_dead_letter or f"{self.queue_name}.dlq"
+
+    @property
+    def web_host_port(self) -> tuple[str, int] | None:
+        """Where to serve health and metrics; None when switched off."""
+        if self.web_address == "off":
+            return None
+        host, _, port = self.web_address.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+def variable(field: str) -> str:
+    """The variable of a field: `queue_name` -> `QUEUE_NAME`."""
+    return field.upper()
+
+
+def names(field: str) -> tuple[str, ...]:
+    """All variables that set a field, the winning one first."""
+    return (variable(field), *ALIASES.get(field, ()))
+
+
+def is_secret(field: str) -> bool:
+    """Whether the field's value must never be shown."""
+    annotation: Any = Settings.model_fields[field].annotation
+    return "SecretStr" in str(annotation)

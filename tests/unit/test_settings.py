@@ -1,0 +1,414 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from vault_ml.errors import ConfigError
+from vault_ml.settings import (
+    Settings,
+    describe,
+    load,
+    markdown_table,
+    notices,
+    unknown_variables,
+)
+from vault_ml.settings.fields import ALIASES, NOT_YET, is_secret, names, variable
+
+MINIMAL = {
+    "QUEUE_NAME": "ml-queue",
+    "KAFKA_BROKER": "kafka1.example:9094,kafka2.example:9094",
+    "VAULT_API_URL": "https://vault.example/api",
+    "VAULT_ACCESS_KEY": "access!@#$%12345",
+    "VAULT_SECRET_KEY": "hidden!@#$%67890",
+}
+
+# The command that the original's README prints, with hosts of our own.
+ORIGINAL = MINIMAL | {
+    "QUEUE_SYSTEM": "KAFKA",
+    "QUEUE_TARGET": "ml-results",
+    "KAFKA_GROUP": "mygroup",
+    "KAFKA_USERNAME": "xxx",
+    "KAFKA_PASSWORD": "pass-word-1",
+    "KAFKA_MECHANISM": "PLAIN",
+    "KAFKA_SECURITY": "SASL_PLAINTEXT",
+    "NUMBER_OF_PREDICTIONS": "5",
+    "FORWARDING_MEDIA": "false",
+    "FORWARDING_METADATA": "false",
+    "FORWARDING_OBJECT_THRESHOLD": "1",
+    "REMOVE_AFTER_PROCESSED": "false",
+}
+
+
+def problems(environ: dict[str, str]) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(environ)
+    return str(caught.value).split("\n")
+
+
+def test_an_empty_environment_names_everything_that_is_required() -> None:
+    lines = problems({})
+    assert [line.split()[0].rstrip(",") for line in lines] == [
+        "QUEUE_NAME",
+        "KAFKA_BROKER",
+        "VAULT_API_URL",
+    ]
+    assert "VAULT_ACCESS_KEY and VAULT_SECRET_KEY" in lines[2]
+    assert "messages" in lines[2]
+
+
+def test_the_command_of_the_original_is_understood() -> None:
+    settings = load(ORIGINAL)
+    assert settings.queue_system == "KAFKA"
+    assert (settings.queue_name, settings.queue_target) == ("ml-queue", "ml-results")
+    assert settings.kafka_group == "mygroup"
+    assert settings.kafka_password is not None
+    assert settings.kafka_password.get_secret_value() == "pass-word-1"
+    assert settings.number_of_predictions == 5
+    assert not settings.forwarding_media
+    assert not settings.remove_after_processed
+    assert settings.dead_letter_queue == "ml-queue.dlq"
+    assert notices(ORIGINAL) == []
+
+
+def test_the_hub_command_of_the_original_says_that_its_credentials_are_not_served_yet() -> None:
+    environ = {name: text for name, text in ORIGINAL.items() if not name.startswith("VAULT_")}
+    (line,) = problems(environ | {"QUEUE_TARGET": ""})
+    assert "credentials that come in the messages" in line
+    assert "not in this version yet" in line
+
+
+def test_defaults_are_those_of_the_documentation() -> None:
+    settings = load(MINIMAL)
+    assert settings.queue_target is None
+    assert settings.kafka_group == "vault-ml"
+    assert settings.kafka_security is None
+    assert settings.model == "auto"
+    assert settings.number_of_predictions == 5
+    assert (settings.confidence_threshold, settings.nms_threshold) == (0.5, 0.45)
+    assert settings.forwarding_object_threshold == 1
+    assert settings.frame_sampling == "keyframe"
+    assert settings.result_extras
+    assert settings.worker_concurrency is None
+    assert settings.web_host_port == ("127.0.0.1", 8080)
+    assert settings.move_distance is None
+    assert settings.allowed_labels is None
+
+
+@pytest.mark.parametrize("text", ["true", "TRUE", "True", "1", "yes", "YES", "on", "On"])
+def test_a_boolean_may_say_yes_in_many_ways(text: str) -> None:
+    assert load(MINIMAL | {"FORWARDING_MEDIA": text}).forwarding_media is True
+
+
+@pytest.mark.parametrize("text", ["false", "False", "FALSE", "0", "no", "No", "off", "", "  "])
+def test_a_boolean_may_say_no_in_many_ways(text: str) -> None:
+    assert load(MINIMAL | {"FORWARDING_MEDIA": text}).forwarding_media is False
+
+
+@pytest.mark.parametrize("field", sorted(Settings.model_fields))
+def test_an_empty_variable_is_an_unset_one(field: str) -> None:
+    name = variable(field)
+    if name in MINIMAL:
+        without = {key: text for key, text in MINIMAL.items() if key != name}
+        assert problems(MINIMAL | {name: ""}) == problems(without)
+    else:
+        assert load(MINIMAL | {name: ""}) == load(MINIMAL)
+
+
+@pytest.mark.parametrize(
+    ("field", "alias"), [(field, alias) for field, aliases in ALIASES.items() for alias in aliases]
+)
+def test_an_alias_sets_the_field_and_the_name_of_the_original_wins(field: str, alias: str) -> None:
+    texts = {"vault_api_url": "http://a.example", "number_of_predictions": "7",
+             "confidence_threshold": "0.25", "move_distance": "0"}  # fmt: skip
+    text = texts.get(field, "from-alias")
+    base = {name: value for name, value in MINIMAL.items() if name != variable(field)}
+    settings = load(base | {alias: text})
+    (row,) = [row for row in describe(settings, base | {alias: text}) if row.alias]
+    assert (row.name, row.alias, row.source) == (variable(field), alias, "environment")
+    if field != "move_distance":
+        both = base | {alias: text, variable(field): MINIMAL.get(variable(field), "3" * 3)}
+        if field == "confidence_threshold":
+            both[variable(field)] = "0.75"
+        assert [row.alias for row in describe(load(both), both) if row.alias] == []
+        assert any(f"{variable(field)} is used" in sentence for sentence in notices(both))
+
+
+def test_all_problems_are_told_at_once_one_line_each() -> None:
+    lines = problems(
+        {
+            "TARGET_QUEUE_NAME": "same",
+            "KAFKA_QUEUE_NAME": "same",
+            "KAFKA_BROKER": "http://x/y",
+            "KAFKA_PASSWORD": "pw-canary",
+            "VAULT_API_URL": "vault",
+            "VAULT_ACCESS_KEY": "ak-canary",
+            "MAX_NUMBER_OF_PREDICTIONS": "0",
+            "FORWARDING_MEDIA": "maybe",
+            "MODEL": "yolov3",
+        }
+    )
+    text = "\n".join(lines)
+    assert [line.split()[0].rstrip(":") for line in lines] == [
+        "TARGET_QUEUE_NAME",
+        "KAFKA_BROKER",
+        "KAFKA_USERNAME",
+        "VAULT_API_URL",
+        "VAULT_SECRET_KEY",
+        "MAX_NUMBER_OF_PREDICTIONS",
+        "FORWARDING_MEDIA",
+    ]
+    assert "canary" not in text
+    assert "'maybe'" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "part"),
+    [
+        ("NUMBER_OF_PREDICTIONS", "five", "whole number (it is 'five')"),
+        ("NUMBER_OF_PREDICTIONS", "2.5", "whole number"),
+        ("NUMBER_OF_PREDICTIONS", "0", "at least 1"),
+        ("NUMBER_OF_PREDICTIONS", "100000", "at most 1000"),
+        ("CONFIDENCE_THRESHOLD", "0", "more than 0"),
+        ("CONFIDENCE_THRESHOLD", "1.5", "at most 1"),
+        ("CONFIDENCE_THRESHOLD", "nan", "must be a number"),
+        ("CLASSIFICATION_THRESHOLD", "50%", "CLASSIFICATION_THRESHOLD: must be a number"),
+        ("FORWARDING_OBJECT_THRESHOLD", "-1", "at least 0"),
+        ("QUEUE_SYSTEM", "NATS", "must be one of KAFKA (it is 'NATS')"),
+        ("KAFKA_MECHANISM", "MD5", "SCRAM-SHA-256"),
+        ("KAFKA_SECURITY", "TLS", "SASL_SSL"),
+        ("KAFKA_BROKER", "kafka:9092,", "host:port"),
+        ("KAFKA_OPTIONS", "enable.auto.commit=true", "only when the work is done"),
+        ("KAFKA_OPTIONS", "sasl.password=canary", "set KAFKA_PASSWORD"),
+        ("KAFKA_OPTIONS", "nothing", "key=value"),
+        ("KAFKA_OPTIONS", "{oops", "JSON"),
+        ("KAFKA_OPTIONS", '{"a": [1]}', "texts, numbers or booleans"),
+        ("VAULT_API_URL", "ftp://vault", "https://vault.example.com/api"),
+        ("VAULT_API_URL", "https://vault:port/", "https://vault.example.com/api"),
+        ("VAULT_API_URL", "https://user:canary@vault/", "must not hold a user"),
+        ("VAULT_API_URL", "https://vault/?a=canary", "must not have a ?"),
+        ("VAULT_API_PREFIX", "api", "starts with /"),
+        ("FORWARD_METADATA_PATH", "storage", "path that starts with /"),
+        ("FORWARD_METADATA_METHOD", "GET", "must be one of POST, PUT, PATCH"),
+        ("RECORDING_MAX_BYTES", "big", "500MB or 1GiB"),
+        ("WEB_ADDRESS", "8080", "host:port"),
+        ("WEB_ADDRESS", ":8080", "0.0.0.0:8080"),
+        ("WEB_ADDRESS", "0.0.0.0:99999", "host:port"),
+        ("WORKER_CONCURRENCY", "many", "whole number"),
+        ("LOG_FORMAT", "xml", "auto, console, json, classic"),
+        ("RETRY_BACKOFF_S", "inf", "must be a number"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_variable(name: str, text: str, part: str) -> None:
+    (line,) = problems(MINIMAL | {name: text})
+    assert line.startswith(f"{name}: ")
+    assert part in line
+    assert "canary" not in line
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [(variable(field), value.upper()) for field, values in NOT_YET.items() for value in values]
+    + [
+        ("MOVE_DISTANCE", "100"),
+        ("MIN_STATIC_DISTANCE", "5%"),
+        ("MESSAGE_VAULT_ORIGINS", "*"),
+    ],
+)
+def test_what_a_later_version_will_do_is_not_silently_accepted(name: str, text: str) -> None:
+    (line,) = problems(MINIMAL | {name: text})
+    assert line.startswith(f"{name}: ")
+    assert "not in this version yet" in line
+
+
+@pytest.mark.parametrize("text", ["", "0", "0.0", "0%"])
+def test_no_move_distance_is_fine(text: str) -> None:
+    assert load(MINIMAL | {"MOVE_DISTANCE": text}).move_distance is None
+
+
+def test_a_move_distance_that_is_no_distance_is_wrong() -> None:
+    (line,) = problems(MINIMAL | {"MOVE_DISTANCE": "far"})
+    assert "number of pixels" in line
+
+
+@pytest.mark.parametrize(
+    ("extra", "name"),
+    [
+        ({"KAFKA_USERNAME": "u", "KAFKA_PASSWORD": "p"}, "KAFKA_SECURITY"),
+        (
+            {"KAFKA_USERNAME": "u", "KAFKA_PASSWORD": "p", "KAFKA_SECURITY": "SSL"},
+            "KAFKA_SECURITY",
+        ),
+        ({"KAFKA_USERNAME": "u", "KAFKA_SECURITY": "SASL_SSL"}, "KAFKA_PASSWORD"),
+        ({"KAFKA_PASSWORD": "p", "KAFKA_SECURITY": "SASL_SSL"}, "KAFKA_USERNAME"),
+        ({"KAFKA_SECURITY": "sasl_ssl"}, "KAFKA_USERNAME"),
+        ({"QUEUE_TARGET": "ml-queue"}, "QUEUE_TARGET"),
+        ({"QUEUE_TARGET": "ml-queue.dlq"}, "QUEUE_TARGET"),
+        ({"QUEUE_DEAD_LETTER": "ml-queue"}, "QUEUE_DEAD_LETTER"),
+        ({"QUEUE_DEAD_LETTER": "out", "QUEUE_TARGET": "out"}, "QUEUE_DEAD_LETTER"),
+        ({"RETRY_BACKOFF_S": "60", "RETRY_BACKOFF_MAX_S": "30"}, "RETRY_BACKOFF_S"),
+        ({"VAULT_ACCESS_KEY": ""}, "VAULT_ACCESS_KEY"),
+    ],
+)
+def test_values_that_contradict_each_other_are_told(extra: dict[str, str], name: str) -> None:
+    (line,) = problems(MINIMAL | extra)
+    assert line.startswith(name)
+
+
+def test_a_value_wrong_in_itself_is_not_also_called_contradictory() -> None:
+    (line,) = problems(MINIMAL | {"RETRY_BACKOFF_S": "soon", "RETRY_BACKOFF_MAX_S": "30"})
+    assert "must be a number" in line
+
+
+def test_a_plain_broker_needs_no_login_and_kerberos_tickets_no_password() -> None:
+    assert load(MINIMAL | {"KAFKA_MECHANISM": "plain"}).kafka_mechanism == "PLAIN"
+    tickets = {"KAFKA_SECURITY": "SASL_SSL", "KAFKA_MECHANISM": "GSSAPI"}
+    assert load(MINIMAL | tickets).kafka_username is None
+    assert load(MINIMAL | tickets | {"KAFKA_USERNAME": "u"}).kafka_username == "u"
+
+
+def test_quotes_that_docker_left_around_a_value_are_told() -> None:
+    (line,) = problems(MINIMAL | {"QUEUE_TARGET": '"ml-results"'})
+    assert line.startswith("QUEUE_TARGET: the quotes")
+
+
+def test_a_secret_read_from_a_file_loses_its_line_break_and_nothing_else() -> None:
+    settings = load(MINIMAL | {"VAULT_SECRET_KEY": ' "sp ace" \n', "QUEUE_NAME": " ml-queue\n"})
+    assert settings.vault_secret_key is not None
+    assert settings.vault_secret_key.get_secret_value() == ' "sp ace" '
+    assert settings.queue_name == "ml-queue"
+
+
+def test_sizes_labels_options_and_numbers_are_read() -> None:
+    settings = load(
+        MINIMAL
+        | {
+            "RECORDING_MAX_BYTES": "500MB",
+            "ALLOWED_LABELS": "person, traffic light,,car",
+            "KAFKA_OPTIONS": "ssl.ca.location=/certs/ca.pem, client.id = a=b",
+            "WORKER_CONCURRENCY": "3",
+            "WEB_ADDRESS": "[::1]:0",
+            "VAULT_API_PREFIX": "/api/",
+            "KAFKA_BROKER": "[::1]:9092, SASL_SSL://kafka.example",
+        }
+    )
+    assert settings.recording_max_bytes == 500_000_000
+    assert settings.allowed_labels == frozenset({"person", "traffic light", "car"})
+    assert settings.kafka_options == {"ssl.ca.location": "/certs/ca.pem", "client.id": "a=b"}
+    assert settings.worker_concurrency == 3
+    assert settings.web_host_port == ("::1", 0)
+    assert settings.vault_api_prefix == "/api"
+    assert settings.kafka_broker == "[::1]:9092,SASL_SSL://kafka.example"
+    as_json = load(MINIMAL | {"KAFKA_OPTIONS": '{"a": true, "b": 5, "c": "x,y"}'})
+    assert as_json.kafka_options == {"a": "true", "b": "5", "c": "x,y"}
+    assert load(MINIMAL | {"WORKER_CONCURRENCY": "AUTO"}).worker_concurrency is None
+    assert load(MINIMAL | {"WEB_ADDRESS": "OFF"}).web_host_port is None
+    assert load(MINIMAL | {"VAULT_API_PREFIX": "/"}).vault_api_prefix == "none"
+    assert load(MINIMAL | {"ALLOWED_LABELS": " , "}).allowed_labels is None
+
+
+def test_a_mistyped_variable_is_noticed_and_foreign_ones_are_not() -> None:
+    environ = {
+        "KAFKA_BROKERS": "x",
+        "VAULT_API_UR": "x",
+        "queue_name": "x",
+        "KAFKA_HEAP_OPTS": "x",
+        "KAFKA_PORT_9092_TCP_ADDR": "x",
+        "VAULT_SERVICE_HOST": "x",
+        "KAFKA_SERVICE_PORT": "x",
+        "PATH": "x",
+        "MODELS": "x",
+    }
+    assert unknown_variables(environ) == [
+        ("KAFKA_BROKERS", "KAFKA_BROKER"),
+        ("VAULT_API_UR", "VAULT_API_URL"),
+        ("queue_name", "QUEUE_NAME"),
+    ]
+    assert "KAFKA_BROKERS is set but unknown; did you mean KAFKA_BROKER?" in notices(environ)
+    assert unknown_variables({name: "x" for field in Settings.model_fields
+                              for name in names(field)}) == []  # fmt: skip
+
+
+def test_a_setting_of_the_successors_that_is_not_obeyed_is_noticed() -> None:
+    environ = MINIMAL | {"MIN_DETECTIONS": "5", "PRESET": "fast", "MIN_DISTANCE": "0"}
+    assert [sentence.split()[0] for sentence in notices(environ)] == ["MIN_DETECTIONS", "PRESET"]
+    assert unknown_variables(environ) == []
+
+
+def test_removing_what_nobody_hears_of_is_noticed() -> None:
+    (sentence,) = notices(MINIMAL | {"REMOVE_AFTER_PROCESSED": "Yes"})
+    assert "told to no one" in sentence
+    assert not notices(MINIMAL | {"REMOVE_AFTER_PROCESSED": "Yes", "QUEUE_TARGET": "out"})
+    assert not notices(MINIMAL | {"REMOVE_AFTER_PROCESSED": "Yes", "FORWARDING_MEDIA": "1"})
+
+
+def test_no_secret_is_ever_printed() -> None:
+    environ = ORIGINAL | {
+        "RABBITMQ_PASSWORD": "rabbit-1",
+        "KAFKA_OPTIONS": "ssl.key.password=key-canary,client.id=me",
+    }
+    settings = load(environ)
+    text = repr(settings) + str(describe(settings, environ)) + str(settings.model_dump())
+    for secret in ("access!@#$%12345", "hidden!@#$%67890", "pass-word-1", "rabbit-1"):
+        assert secret not in text
+    rows = {row.name: row for row in describe(settings, environ)}
+    assert rows["VAULT_SECRET_KEY"].value == "***"
+    assert rows["KAFKA_OPTIONS"].value == "ssl.key.password=***,client.id=me"
+    assert rows["QUEUE_DEAD_LETTER"].value == "ml-queue.dlq"
+    assert rows["QUEUE_DEAD_LETTER"].source == "default"
+    assert rows["WORKER_CONCURRENCY"].value == "auto"
+    assert rows["FORWARDING_MEDIA"].value == "false"
+    assert rows["RABBITMQ_HOST"].value == ""
+    assert rows["MODEL_DIR"].value.endswith("models")
+
+
+def test_labels_are_shown_as_they_are_given() -> None:
+    environ = MINIMAL | {"ALLOWED_LABELS": "truck,car"}
+    rows = {row.name: row.value for row in describe(load(environ), environ)}
+    assert rows["ALLOWED_LABELS"] == "car,truck"
+
+
+def test_settings_are_frozen() -> None:
+    settings = load(MINIMAL)
+    with pytest.raises(ValidationError):
+        settings.queue_name = "other"
+
+
+def test_nothing_but_what_is_passed_is_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("QUEUE_TARGET", "from-the-machine")
+    (tmp_path / ".env").write_text("QUEUE_TARGET=from-a-file\n")
+    monkeypatch.chdir(tmp_path)
+    assert load(MINIMAL).queue_target is None
+
+
+@pytest.mark.parametrize("field", sorted(Settings.model_fields))
+def test_every_setting_is_described_and_in_the_table(field: str) -> None:
+    description = Settings.model_fields[field].description
+    assert description
+    assert description.endswith(".")
+    (row,) = [line for line in markdown_table().splitlines() if f"| `{variable(field)}` |" in line]
+    assert row.count(" | ") == 2
+    for alias in ALIASES.get(field, ()):
+        assert f"`{alias}`" in row
+
+
+def test_every_time_and_size_says_its_unit() -> None:
+    for field, info in Settings.model_fields.items():
+        if field.endswith("_s"):
+            assert "second" in (info.description or ""), field
+        if field.endswith("_bytes"):
+            assert "bytes" in (info.description or ""), field
+
+
+def test_the_table_is_the_same_on_every_machine() -> None:
+    assert str(Path.home()) + "/" not in markdown_table()
+    assert "None" not in markdown_table()
+
+
+def test_what_looks_like_a_secret_is_one() -> None:
+    for field in Settings.model_fields:
+        if field.endswith(("password", "_key")):
+            assert is_secret(field), field
