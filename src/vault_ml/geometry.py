@@ -48,16 +48,16 @@ class Letterbox:
         Raises:
             ValueError: a size is not positive.
 
-        Source: darknet `src/image.c` letterbox_image (truncates the new size and the offset).
+        Source: darknet `src/image.c` letterbox_image (truncates the new size and the offset). One
+        ratio in floating point serves both sides, where darknet divides whole numbers: at 416 a
+        720 pixel side becomes 415, not 416 (docs/adr/0003-letterbox-and-batch-norm.md).
         """
         frame_w, frame_h = frame_wh
         net_w, net_h = net_wh
         if min(frame_w, frame_h, net_w, net_h) <= 0:
             raise ValueError(f"sizes must be positive, got frame {frame_wh} and network {net_wh}")
-        if net_w / frame_w < net_h / frame_h:
-            inner_w, inner_h = net_w, max(1, frame_h * net_w // frame_w)
-        else:
-            inner_w, inner_h = max(1, frame_w * net_h // frame_h), net_h
+        scale = min(net_w / frame_w, net_h / frame_h)
+        inner_w, inner_h = max(1, int(frame_w * scale)), max(1, int(frame_h * scale))
         return cls(
             frame_wh, net_wh, (inner_w, inner_h), ((net_w - inner_w) // 2, (net_h - inner_h) // 2)
         )
