@@ -1,0 +1,154 @@
+"""`Detector`: letterboxed frames to detections in frame pixels, over any inference runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vault_ml.detection import Detections
+from vault_ml.errors import DetectorUnavailable, ModelError
+from vault_ml.geometry import FrameXyxy, Letterbox, NetXyxy, area
+from vault_ml.inference.port import InferenceRuntime, RuntimeInfo
+from vault_ml.yolo.head import HeadSpec, candidates
+from vault_ml.yolo.nms import per_class_nms
+
+
+class Detector:
+    """A network with YOLO heads, its thresholds and its labels. Used by one thread at a time."""
+
+    def __init__(
+        self,
+        runtime: InferenceRuntime,
+        heads: Sequence[HeadSpec],
+        labels: Sequence[str],
+        net_wh: tuple[int, int],
+        confidence_threshold: float,
+        nms_threshold: float,
+    ) -> None:
+        """Put the parts together; nothing runs yet.
+
+        Args:
+            runtime: gives one raw map per head, in the order of `heads`.
+            heads: what the maps mean.
+            labels: class names, one per class of the heads.
+            net_wh: size of the network input, pixels.
+            confidence_threshold: boxes at or below it are dropped. Lower shows more objects and
+                more mistakes.
+            nms_threshold: of two boxes of a class with a larger IoU the weaker is dropped. Lower
+                merges people who stand close together; higher shows one person twice.
+
+        Raises:
+            ModelError: no head, or a head with another number of classes than there are labels.
+        """
+        if not heads:
+            raise ModelError("the model has no detection head")
+        for head in heads:
+            if head.classes != len(labels):
+                raise ModelError(
+                    f"the model's head knows {head.classes} classes but there are {len(labels)} "
+                    "labels; use the .names file that belongs to the model"
+                )
+        self._runtime = runtime
+        self._heads = tuple(heads)
+        self._labels = tuple(labels)
+        self._net_wh = net_wh
+        self._confidence_threshold = confidence_threshold
+        self._nms_threshold = nms_threshold
+
+    @property
+    def info(self) -> RuntimeInfo:
+        """What really runs."""
+        return self._runtime.info
+
+    def detect(
+        self, pixels: NDArray[np.uint8], letterboxes: Sequence[Letterbox]
+    ) -> list[Detections]:
+        """Look at n frames. What is seen in one does not depend on the others.
+
+        Args:
+            pixels: (n, h, w, 3) uint8 RGB, letterboxed at the network's size.
+            letterboxes: n, where each frame lies inside its picture.
+
+        Returns:
+            n `Detections` in frame pixels, inside the frame, each box with an area; equal
+            confidences are ordered by class, then by box, so the order is always the same.
+
+        Raises:
+            ValueError: shape, dtype or number of the arguments is wrong.
+            ModelError: the network's outputs are not what its heads describe.
+            DetectorUnavailable: the runtime failed, or an output or a box is not a finite number.
+                That is no answer, and never "nothing seen".
+        """
+        w, h = self._net_wh
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (h, w, 3):
+            raise ValueError(
+                f"pixels: expected (n, {h}, {w}, 3) uint8, got {pixels.shape} {pixels.dtype}"
+            )
+        if len(letterboxes) != len(pixels):
+            raise ValueError(f"{len(pixels)} pictures came with {len(letterboxes)} letterboxes")
+        for letterbox in letterboxes:
+            if letterbox.net_wh != self._net_wh:
+                raise ValueError(f"a letterbox for {letterbox.net_wh} came to {self._net_wh}")
+        if len(pixels) == 0:
+            return []
+        outputs = self._runtime.infer(to_tensor(pixels))
+        self._check(outputs, len(pixels))
+        return [
+            self._detections([output[i] for output in outputs], letterbox)
+            for i, letterbox in enumerate(letterboxes)
+        ]
+
+    def _check(self, outputs: Sequence[NDArray[np.float32]], n: int) -> None:
+        if len(outputs) != len(self._heads):
+            raise ModelError(
+                f"the network gave {len(outputs)} outputs where {len(self._heads)} heads are "
+                "described; convert the model again"
+            )
+        for head, output in zip(self._heads, outputs, strict=True):
+            if output.ndim != 4 or output.shape[:2] != (n, head.channels):
+                raise ModelError(
+                    f"the network gave an output of shape {output.shape} where its head expects "
+                    f"({n}, {head.channels}, h, w); convert the model again"
+                )
+            if not np.isfinite(output).all():
+                raise DetectorUnavailable(
+                    "the network's output is not a finite number: the model file is damaged, the "
+                    "device computes wrongly, or the precision is too low for this model"
+                )
+
+    def _detections(self, maps: Sequence[NDArray[np.float32]], letterbox: Letterbox) -> Detections:
+        net_xyxy, confidence, class_id = candidates(
+            maps, self._heads, self._net_wh, self._confidence_threshold
+        )
+        # Finite maps can still hold exp(100): a box without end has no place in a frame.
+        if not np.isfinite(net_xyxy).all():
+            raise DetectorUnavailable(
+                "the network described a box without end: the model is damaged"
+            )
+        keep = per_class_nms(net_xyxy, confidence, class_id, self._nms_threshold)
+        xyxy = letterbox.to_frame(NetXyxy(net_xyxy[keep]))
+        confidence, class_id = confidence[keep], class_id[keep]
+        has_area = area(xyxy) > 0
+        xyxy = FrameXyxy(xyxy[has_area])
+        confidence, class_id = confidence[has_area], class_id[has_area]
+        order = np.lexsort((*xyxy.T[::-1], class_id, -confidence))
+        return Detections(FrameXyxy(xyxy[order]), confidence[order], class_id[order], self._labels)
+
+
+def to_tensor(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What the network takes.
+
+    Args:
+        pixels: (n, h, w, 3) uint8 RGB.
+
+    Returns:
+        (n, 3, h, w) float32 RGB in [0, 1], contiguous.
+
+    Source: darknet `src/image.c` load_image_stb (planes, divided by 255).
+    """
+    # Transposing bytes first moves a quarter of the memory: 0.7 ms at 608, 0.9 the other way.
+    planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    tensor: NDArray[np.float32] = np.divide(planes, np.float32(255), dtype=np.float32)
+    return tensor

@@ -1,0 +1,117 @@
+"""How many processors we may really use: a container's quota, not the machine's size.
+
+`os.cpu_count()` tells a pod with half a core that it has 64; a network run on 64 threads is then
+throttled for most of every scheduling period. The functions over file contents are pure; only
+`usable_cpus` reads the machine.
+
+Source: Linux `Documentation/admin-guide/cgroup-v2.rst` (cpu.max) and
+`Documentation/scheduler/sched-bwc.rst` (cpu.cfs_quota_us).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+
+def quota_of_cpu_max(text: str) -> float | None:
+    """The quota in a cgroup v2 `cpu.max`, in processors.
+
+    >>> quota_of_cpu_max("150000 100000")
+    1.5
+
+    Returns:
+        None where there is no limit (`max 100000`) or the text says nothing usable.
+    """
+    words = text.split()
+    return _ratio(words[0], words[1] if len(words) > 1 else "100000") if words else None
+
+
+def quota_of_cfs(quota_us: str, period_us: str) -> float | None:
+    """The quota in cgroup v1's `cpu.cfs_quota_us` and `cpu.cfs_period_us`, in processors.
+
+    Returns:
+        None where there is no limit (a quota of -1) or the text says nothing usable.
+    """
+    return _ratio(quota_us.strip(), period_us.strip())
+
+
+def cpu_groups(proc_self_cgroup: str) -> tuple[PurePosixPath | None, PurePosixPath | None]:
+    """The v2 group and the v1 group of the `cpu` controller in a `/proc/self/cgroup`.
+
+    >>> cpu_groups("0::/user.slice")
+    (PurePosixPath('/user.slice'), None)
+    """
+    unified = legacy = None
+    for line in proc_self_cgroup.splitlines():
+        number, _, rest = line.partition(":")
+        controllers, colon, path = rest.partition(":")
+        if not colon:
+            continue
+        if number == "0" and not controllers:
+            unified = PurePosixPath(path)
+        elif "cpu" in controllers.split(","):
+            legacy = PurePosixPath(path)
+    return unified, legacy
+
+
+def threads_for(affinity: int, quotas: Iterable[float | None]) -> int:
+    """Threads that `affinity` processors and the tightest of `quotas` can keep busy.
+
+    A fraction is rounded up: a quota of 1.5 on two threads does 1.5 processors of work, throttled
+    for a quarter of the time, where one thread would leave half a processor unused.
+
+    >>> threads_for(8, [None, 1.5])
+    2
+
+    Returns:
+        At least 1.
+    """
+    limit = min((quota for quota in quotas if quota is not None), default=math.inf)
+    return max(1, affinity if limit >= affinity else math.ceil(limit))
+
+
+def usable_cpus(root: Path = Path("/")) -> int:
+    """Processors this process may use: its affinity mask and the quotas of its control groups.
+
+    Args:
+        root: where `proc` and `sys/fs/cgroup` are.
+    """
+    return threads_for(len(os.sched_getaffinity(0)), _quotas(root))
+
+
+def _quotas(root: Path) -> Iterator[float | None]:
+    unified, legacy = cpu_groups(_text(root / "proc/self/cgroup"))
+    mount = root / "sys/fs/cgroup"
+    # A quota of any ancestor limits us too. In a container the path may be the host's, which is
+    # not mounted there: then only the root of what is mounted can be read, and it is ours.
+    for base in (mount, mount / "unified"):
+        for folder in _with_ancestors(base, unified):
+            yield quota_of_cpu_max(_text(folder / "cpu.max"))
+    for base in (mount / "cpu", mount / "cpu,cpuacct"):
+        for folder in _with_ancestors(base, legacy):
+            yield quota_of_cfs(
+                _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
+            )
+
+
+def _with_ancestors(base: Path, group: PurePosixPath | None) -> list[Path]:
+    below = [] if group is None else [group, *group.parents]
+    return [base, *(base / path.relative_to("/") for path in below if path.is_absolute())]
+
+
+def _ratio(quota_us: str, period_us: str) -> float | None:
+    try:
+        quota, period = int(quota_us), int(period_us)
+    except ValueError:
+        return None
+    return quota / period if quota > 0 and period > 0 else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
