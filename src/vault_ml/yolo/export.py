@@ -28,20 +28,19 @@ from vault_ml.yolo.cfg import (
     Yolo,
 )
 from vault_ml.yolo.head import head_specs, heads_to_json
+from vault_ml.yolo.metadata import (
+    EXPORT_VERSION,
+    METADATA_HEADS,
+    METADATA_LABELS,
+    METADATA_NET_WH,
+)
 from vault_ml.yolo.shapes import Shape, infer_shapes, input_shape
 from vault_ml.yolo.weights import ConvolutionWeights
-
-EXPORT_VERSION = 1
-"""Counts changes of this file that change what a model computes: part of every model's digest."""
 
 BATCH_NORM_EPSILON = 1e-6
 """Added to the variance. Darknet's CPU and CUDA paths differ from each other; this lies between
 them and is what OpenCV's reader of the same files does
 (docs/adr/0003-letterbox-and-batch-norm.md)."""
-
-METADATA_HEADS = "vault_ml.heads"
-METADATA_LABELS = "vault_ml.labels"
-METADATA_NET_WH = "vault_ml.net_wh"
 
 _OPSET = 13
 _IR_VERSION = 8

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from mmap import mmap
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,7 @@ class ConvolutionWeights:
     batch_norm: BatchNorm | None
 
 
-def read_header(data: bytes, name: str) -> WeightsHeader:
+def read_header(data: bytes | mmap, name: str) -> WeightsHeader:
     """Read the first 16 or 20 bytes.
 
     `seen` has 64 bits when major * 10 + minor >= 2, unless a version number is above 1000, which
@@ -87,11 +88,11 @@ def read_header(data: bytes, name: str) -> WeightsHeader:
     )
 
 
-def read_weights(data: bytes, name: str, network: Network) -> dict[int, ConvolutionWeights]:
+def read_weights(data: bytes | mmap, name: str, network: Network) -> dict[int, ConvolutionWeights]:
     """Cut the file into arrays.
 
     Args:
-        data: the whole file. The arrays are views of it.
+        data: the whole file, read or mapped. The arrays are views of it.
         name: the file's name, for messages.
         network: the cfg that belongs to it.
 
