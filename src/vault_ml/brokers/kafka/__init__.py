@@ -1,0 +1,28 @@
+"""Apache Kafka, through librdkafka.
+
+`options` is the configuration, `connection` and `cluster` say how the brokers are doing and make
+topics, `attempts` and `partition` keep the books of one partition, `consumer` and `producer` are
+the two halves of the port.
+
+Raises:
+    ConfigError: on import, when confluent-kafka is not installed.
+"""
+
+from __future__ import annotations
+
+from vault_ml.errors import ConfigError
+
+try:
+    import confluent_kafka as _confluent_kafka
+except ImportError as error:
+    raise ConfigError(
+        "QUEUE_SYSTEM=KAFKA needs the package confluent-kafka: pip install 'vault-ml[kafka]'"
+    ) from error
+
+from vault_ml.brokers.kafka.consumer import KafkaConsumer
+from vault_ml.brokers.kafka.options import KafkaOptions
+from vault_ml.brokers.kafka.producer import KafkaProducer
+
+__all__ = ["KafkaConsumer", "KafkaOptions", "KafkaProducer"]
+
+LIBRDKAFKA_VERSION: str = _confluent_kafka.libversion()[0]

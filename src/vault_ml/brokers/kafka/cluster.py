@@ -1,0 +1,134 @@
+"""Questions to the cluster: does it answer, does a topic exist, and if not, make it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._metadata import TopicMetadata
+from confluent_kafka.cimpl import NewTopic
+
+from vault_ml.brokers.kafka import codes
+from vault_ml.brokers.kafka.connection import Connection, Log
+from vault_ml.brokers.kafka.options import KafkaOptions
+from vault_ml.errors import BrokerUnavailable, ConfigError
+
+_Client = TypeVar("_Client")
+
+_SLICE_S = 0.5  # of waiting; between slices a refused login is noticed
+_PAUSE_S = 0.05
+
+
+class Cluster:
+    """A client of its own, so that a question never races with the closing of another client.
+
+    Methods may be called from any thread.
+    """
+
+    def __init__(self, options: KafkaOptions, connection: Connection, log: Log) -> None:
+        """Connect lazily; what is learnt on the way goes to `connection`."""
+        self._connection = connection
+        self._brokers = options.brokers
+        self._log = log
+        self._admin = checked_client(
+            AdminClient,
+            {**options.connection(), "error_cb": connection.on_error},
+            connection,
+        )
+
+    def serve(self) -> None:
+        """Take what librdkafka has to say. To be called now and then, lest it piles up."""
+        self._admin.poll(0)
+
+    def ping(self, timeout_s: float) -> None:
+        """As the port's `ping`."""
+        self._metadata(None, time.monotonic() + timeout_s)
+
+    def ensure_topic(self, name: str, timeout_s: float) -> None:
+        """Return when the topic exists, made by us if need be.
+
+        Raises:
+            ConfigError: it does not exist and cannot be made, or is not for us.
+            BrokerUnavailable: no answer in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        created = False
+        while (topic := self._metadata(name, deadline)) is not None:
+            error = topic.error.code() if topic.error is not None else None
+            if error is None and topic.partitions:
+                return
+            if error == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                raise ConfigError(may_not_sentence(name))
+            if error == KafkaError.TOPIC_EXCEPTION:
+                raise ConfigError(f"{name!r} cannot be the name of a Kafka topic.")
+            if error == KafkaError.UNKNOWN_TOPIC_OR_PART and not created:
+                self._create(name, deadline)
+                created = True
+            if time.monotonic() > deadline:
+                raise BrokerUnavailable(f"The Kafka topic {name!r} has no leader yet.")
+            time.sleep(_PAUSE_S)  # made, or being led; known everywhere in a moment
+
+    def _metadata(self, topic: str | None, deadline: float) -> TopicMetadata | None:
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                timeout = max(0.01, min(_SLICE_S, left))
+                if topic is None:
+                    self._admin.list_topics(timeout=timeout)
+                    answer = None
+                else:
+                    answer = self._admin.list_topics(topic, timeout=timeout).topics[topic]
+            except KafkaException:
+                self.serve()  # says why
+                if refusal := self._connection.refusal():
+                    raise refusal from None
+                if time.monotonic() >= deadline:
+                    raise self._connection.unavailable() from None
+                time.sleep(min(_PAUSE_S, max(0.0, left)))
+            else:
+                self._connection.came_up()
+                return answer
+
+    def _create(self, name: str, deadline: float) -> None:
+        left = max(0.1, deadline - time.monotonic())
+        future = self._admin.create_topics([NewTopic(name)], request_timeout=left)[name]
+        try:
+            future.result(timeout=left + _SLICE_S)
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code == KafkaError.TOPIC_ALREADY_EXISTS:
+                return  # somebody was faster
+            if code in (codes.TIMED_OUT, codes.TRANSPORT, KafkaError.REQUEST_TIMED_OUT):
+                raise self._connection.unavailable() from error
+            raise ConfigError(
+                f"The Kafka topic {name!r} does not exist and the broker does not let us make it "
+                f"({error.args[0].name()}). Create it, or let our user create topics."
+            ) from error
+        except TimeoutError as error:
+            raise self._connection.unavailable() from error
+        self._log.info("topic_created", topic=name, brokers=self._brokers)
+
+
+def may_not_sentence(topic: str) -> str:
+    """For a topic that the broker keeps from us."""
+    return (
+        f"Kafka does not let our user use the topic {topic!r}. Give it the rights to Describe and "
+        "to Read (QUEUE_NAME) or Write (QUEUE_TARGET, QUEUE_DEAD_LETTER)."
+    )
+
+
+def checked_client(kind: type[_Client], config: dict[str, Any], connection: Connection) -> _Client:
+    """Make a librdkafka client.
+
+    Raises:
+        ConfigError: librdkafka does not take the configuration; it names the option.
+    """
+    try:
+        return kind(config, logger=connection.librdkafka_logger())  # type: ignore[call-arg]  # all three take it
+    except KafkaException as error:
+        raise ConfigError(
+            f"Kafka cannot be configured like this: {error.args[0].str()}. "
+            "Check the KAFKA_ variables, KAFKA_OPTIONS among them."
+        ) from error

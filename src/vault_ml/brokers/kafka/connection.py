@@ -1,0 +1,187 @@
+"""How the way to the brokers is, in a sentence, said once per change.
+
+librdkafka reports the same trouble up to 20 times a second, as error events and as log lines.
+Here they become one of three states, and what goes to our log is the change.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from enum import Enum
+from typing import Any, Protocol
+
+from confluent_kafka import KafkaError
+
+from vault_ml.brokers.kafka import codes
+from vault_ml.brokers.kafka.options import KafkaOptions
+from vault_ml.errors import BrokerUnavailable, ConfigError, CredentialsRejected
+
+_REPEAT_S = 60.0  # the same sentence again, when a state flaps, is news at most once a minute
+
+
+class Log(Protocol):
+    """What we need of a structlog logger."""
+
+    def info(self, event: str, /, **fields: Any) -> Any:
+        """Say something."""
+        ...
+
+    def warning(self, event: str, /, **fields: Any) -> Any:
+        """Say something that may need a person."""
+        ...
+
+    def error(self, event: str, /, **fields: Any) -> Any:
+        """Say something that needs a person."""
+        ...
+
+
+class State(Enum):
+    """What we know about the brokers."""
+
+    UNKNOWN = "unknown"
+    UP = "up"
+    AWAY = "away"
+    REFUSED = "refused"
+
+
+class Connection:
+    """The state of one client's way to the brokers. Thread-safe."""
+
+    def __init__(self, options: KafkaOptions, log: Log, role: str) -> None:
+        """Say changes to `log`, as those of `role` (`consumer`, `producer`)."""
+        self._options = options
+        self._log = log
+        self._role = role
+        self._lock = threading.Lock()
+        self._state = State.UNKNOWN
+        self._sentence = ""
+        self._reason = ""
+        self._last_said: tuple[str, float] = ("", 0.0)
+
+    @property
+    def state(self) -> State:
+        """The state now."""
+        return self._state
+
+    def refusal(self) -> ConfigError | None:
+        """An error to raise while the brokers refuse us, else None."""
+        with self._lock:
+            if self._state is not State.REFUSED:
+                return None
+            return CredentialsRejected(self._sentence)
+
+    def unavailable(self) -> BrokerUnavailable:
+        """An error to raise when the brokers did not answer in time."""
+        with self._lock:
+            reason = f" ({self._reason})" if self._reason else ""
+        return BrokerUnavailable(f"Kafka at {self._options.brokers} does not answer{reason}.")
+
+    def came_up(self) -> None:
+        """Note a sign of life."""
+        with self._lock:
+            was, self._state = self._state, State.UP
+            self._reason = ""
+        if was in (State.AWAY, State.REFUSED):
+            self._log.info("broker_reachable", role=self._role, brokers=self._options.brokers)
+
+    def on_error(self, error: KafkaError) -> None:
+        """Take an error event of librdkafka."""
+        code = error.code()
+        if code == codes.AUTHENTICATION:
+            self._refused(refused_sentence(self._options, error.str()))
+        elif code == codes.ALL_BROKERS_DOWN:
+            self._went_away()
+        elif reason := reason_of(code, error.str(), self._options):
+            with self._lock:
+                self._reason = reason
+
+    def librdkafka_logger(self) -> logging.Logger:
+        """A logger for librdkafka that prints nothing and keeps the reason of a failure."""
+        # Attached to no other logger, so nothing of it reaches standard error.
+        logger = logging.Logger("librdkafka")  # noqa: LOG001
+        logger.addHandler(_ReasonHandler(self))
+        return logger
+
+    def on_log(self, text: str) -> None:
+        """Take a log line. Some reasons are told here only."""
+        if "security.protocol" in text or "Disconnected while requesting ApiVersion" in text:
+            with self._lock:
+                self._reason = protocol_hint(self._options)
+
+    def _refused(self, sentence: str) -> None:
+        with self._lock:
+            self._state, self._sentence = State.REFUSED, sentence
+        if self._is_news(sentence):
+            self._log.error("broker_refused", role=self._role, reason=sentence)
+
+    def _went_away(self) -> None:
+        with self._lock:
+            if self._state in (State.REFUSED, State.AWAY):
+                return
+            self._state = State.AWAY
+        sentence = str(self.unavailable())
+        if self._is_news(sentence):
+            self._log.warning("broker_unreachable", role=self._role, reason=sentence)
+
+    def _is_news(self, sentence: str) -> bool:
+        now = time.monotonic()
+        with self._lock:
+            said, at = self._last_said
+            if said == sentence and now - at < _REPEAT_S:
+                return False
+            self._last_said = (sentence, now)
+        return True
+
+
+class _ReasonHandler(logging.Handler):
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self._connection = connection
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._connection.on_log(record.getMessage())
+
+
+def refused_sentence(options: KafkaOptions, text: str) -> str:
+    """What a refused login means; `text` is librdkafka's, which names the kind."""
+    where = f"Kafka at {options.brokers}"
+    mechanism = options.sasl_mechanism
+    if "handshake failed" in text:
+        return (
+            f"{where} does not take logins by {mechanism} on this port; "
+            "check KAFKA_SECURITY and KAFKA_MECHANISM."
+        )
+    if mechanism == "OAUTHBEARER":
+        return f"{where} refused our token; check the sasl.oauthbearer options in KAFKA_OPTIONS."
+    return (
+        f"{where} refused the login of {options.username!r} by {mechanism}; "
+        "check KAFKA_USERNAME and KAFKA_PASSWORD."
+    )
+
+
+def reason_of(code: int, text: str, options: KafkaOptions) -> str:
+    """Why no connection came about, in a few words of ours; empty when it says nothing new."""
+    if code == codes.RESOLVE:
+        return "its name is not known to DNS; check KAFKA_BROKER"
+    if code == codes.SSL or "SSL handshake failed" in text:
+        if "certificate verify failed" in text:
+            return (
+                "its TLS certificate is not signed by an authority we know; "
+                "name the right one by ssl.ca.location in KAFKA_OPTIONS"
+            )
+        return f"no TLS session came about; {protocol_hint(options)}"
+    if "Connection refused" in text:
+        return "connection refused; is it running, and is KAFKA_BROKER right?"
+    if "timed out" in text or code == codes.TIMED_OUT:
+        return "timed out; is a firewall between us?"
+    return ""
+
+
+def protocol_hint(options: KafkaOptions) -> str:
+    """The likeliest cause when a port hangs up on us before the first answer."""
+    return (
+        f"it hangs up at once, so this port may speak another protocol than "
+        f"KAFKA_SECURITY={options.security or 'PLAINTEXT'}"
+    )

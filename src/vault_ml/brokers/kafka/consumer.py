@@ -1,0 +1,450 @@
+"""The Kafka consumer: one thread that owns the client, and deliveries settled by offset.
+
+Kafka knows no acknowledgement of one message, only how far a group has come in a partition. So
+the broker thread commits the finished prefix, `ack`'s future is done when a commit has passed the
+message, and `retry` keeps the message here and hands it out again when it is due.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as ClientMessage
+
+from vault_ml.brokers.kafka import codes
+from vault_ml.brokers.kafka.attempts import METADATA_LIMIT_BYTES, Attempt
+from vault_ml.brokers.kafka.cluster import Cluster, checked_client, may_not_sentence
+from vault_ml.brokers.kafka.connection import Connection, Log, State
+from vault_ml.brokers.kafka.delivery import Held, KafkaDelivery, to_message
+from vault_ml.brokers.kafka.options import KafkaOptions
+from vault_ml.brokers.kafka.partition import Partition
+from vault_ml.brokers.port import SettlementLost
+from vault_ml.errors import BrokerUnavailable, ConfigError, CredentialsRejected
+
+_POLL_S = 0.05  # how long a commit, a due retry or a close may wait for the thread
+_COMMIT_EVERY_S = 0.2  # an ack waits this long at most; more often would burden the coordinator
+_COMMIT_AGAIN_S = 1.0  # after a refused one
+_COMMIT_LOST_S = 30.0  # librdkafka answers every commit; should it not, we go on all the same
+_OFFSETS_S = 5.0  # to read the group's commits of partitions just assigned
+_TOPIC_S = 0.7  # to find or make the topic, per try; a close waits for a try
+_TOPIC_AGAIN_S = 2.0
+
+
+class KafkaConsumer:
+    """One member of a consumer group, on one topic.
+
+    The topic is made when it does not exist and the broker lets us. A new group begins with the
+    oldest message.
+    """
+
+    def __init__(
+        self,
+        options: KafkaOptions,
+        queue: str,
+        *,
+        log: Log,
+        prefetch: int = 64,
+        window: int = 1000,
+    ) -> None:
+        """Start the broker thread; connecting happens there.
+
+        Args:
+            options: how to reach the cluster.
+            queue: the topic.
+            log: told every change of state once.
+            prefetch: messages waiting here to be received; when as many wait, partitions pause.
+            window: received messages of one partition that no commit has passed; when as many
+                are open, this partition pauses. It bounds memory, and what a crash repeats.
+
+        Raises:
+            ConfigError: librdkafka does not take the options.
+        """
+        self._queue = queue
+        self._group = options.group
+        self._log = log
+        self._prefetch = prefetch
+        self._window = window
+        self._connection = Connection(options, log, "consumer")
+        self._cluster = Cluster(options, self._connection, log)
+        self._changed = threading.Condition()  # guards everything down to the blank line
+        self._partitions: dict[int, Partition] = {}
+        self._ready: deque[Held] = deque()
+        self._later: list[tuple[float, int, Held]] = []
+        self._sequence = itertools.count()
+        self._failure: ConfigError | None = None
+        self._crash: BaseException | None = None
+        self._is_paused = False
+        self._is_closing = False
+
+        # Only the broker thread touches these.
+        self._paused_numbers: set[int] = set()
+        self._is_full = False
+        self._commit_sent_at: float | None = None
+        self._next_commit_at = 0.0
+        self._metadata_limit = METADATA_LIMIT_BYTES
+        self._lag: int | None = None
+        self._client = checked_client(
+            Consumer,
+            {
+                **options.consumer(),
+                "error_cb": self._connection.on_error,
+                "stats_cb": self._on_stats,
+                "on_commit": self._on_commit,
+            },
+            self._connection,
+        )
+        self._thread = threading.Thread(target=self._run, name="kafka-consumer", daemon=True)
+        self._thread.start()
+
+    # The port: any thread.
+
+    def receive(self, timeout_s: float) -> KafkaDelivery | None:
+        """As the port says."""
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while True:
+                self._raise_trouble()
+                if self._is_closing:
+                    return None
+                if self._ready and not self._is_paused:
+                    held = self._ready.popleft()
+                    attempt = held.partition.attempt(held.offset, time.time())
+                    return KafkaDelivery(held, attempt, self)
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return None
+                self._changed.wait(min(left, 0.5))  # a refused login wakes nobody
+
+    def pause(self) -> None:
+        """As the port says."""
+        with self._changed:
+            self._is_paused = True
+
+    def resume(self) -> None:
+        """As the port says."""
+        with self._changed:
+            self._is_paused = False
+            self._changed.notify_all()
+
+    def ping(self, timeout_s: float) -> None:
+        """As the port says."""
+        self._cluster.ping(timeout_s)
+
+    def lag(self) -> int | None:
+        """Messages of our partitions that are not committed, a second old; None if unknown."""
+        return self._lag
+
+    def close(self, timeout_s: float) -> None:
+        """As the port says."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._log.warning(
+                "broker_left_waiting",
+                reason=f"Kafka did not take our leave within {timeout_s:g} s; "
+                "what is not committed will be delivered again.",
+            )
+            self._drop(list(self._partitions))
+
+    # What deliveries ask for: any thread.
+
+    def finish(self, held: Held, future: Future[None]) -> bool:
+        """For `KafkaDelivery.ack`; False when the partition was taken from us."""
+        with self._changed:
+            if held.partition.is_lost:
+                return False
+            held.partition.finish(held.offset, future)
+            return True
+
+    def put_back(self, held: Held, attempt: Attempt, after_s: float) -> None:
+        """For `KafkaDelivery.retry`."""
+        with self._changed:
+            if held.partition.is_lost:
+                return
+            held.partition.set_attempt(held.offset, attempt)
+            due = time.monotonic() + max(0.0, after_s)
+            heapq.heappush(self._later, (due, next(self._sequence), held))
+
+    def _raise_trouble(self) -> None:
+        if self._crash is not None:
+            raise RuntimeError("the Kafka broker thread died") from self._crash
+        if refusal := self._connection.refusal():
+            raise refusal
+        if self._failure is not None:
+            raise type(self._failure)(str(self._failure))  # a fresh one for every thread
+
+    # The broker thread.
+
+    def _run(self) -> None:
+        try:
+            if self._subscribe():
+                while not self._is_closing:
+                    self._step()
+        except BaseException as error:  # noqa: BLE001  a bug must not end the thread unheard
+            self._crash = error
+            self._log.error("broker_thread_failed", exc_info=error)
+        finally:
+            self._leave()
+
+    def _subscribe(self) -> bool:
+        while not self._is_closing:
+            try:
+                self._cluster.ensure_topic(self._queue, _TOPIC_S)
+            except BrokerUnavailable:
+                continue
+            except CredentialsRejected:
+                self._wait(_TOPIC_AGAIN_S)
+            except ConfigError as error:
+                self._fail(error)
+                self._wait(_TOPIC_AGAIN_S)
+            else:
+                self._client.subscribe(
+                    [self._queue],
+                    on_assign=self._on_assign,
+                    on_revoke=self._on_revoke,
+                    on_lost=self._on_lost,
+                )
+                return True
+        return False
+
+    def _wait(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closing, seconds)
+
+    def _step(self) -> None:
+        message = self._client.poll(_POLL_S)
+        self._cluster.serve()
+        if message is not None:
+            if error := message.error():
+                self._on_error(error)
+            else:
+                self._take(message)
+        self._emit_due()
+        self._pause_what_is_full()
+        self._commit()
+
+    def _take(self, message: ClientMessage) -> None:
+        number, offset = message.partition(), message.offset()
+        assert number is not None
+        assert offset is not None
+        self._failure = None
+        if number not in self._partitions:
+            return  # revoked meanwhile
+        if self._partitions[number].goes_back(offset):
+            self._log.warning(
+                "partition_restarted",
+                partition=number,
+                offset=offset,
+                reason="The topic was cut off or made anew; starting again at its oldest event.",
+            )
+            self._drop([number])
+            self._partitions[number] = Partition(self._queue, number)
+        with self._changed:
+            partition = self._partitions[number]
+            partition.receive(offset)
+            self._ready.append(Held(partition, offset, to_message(message)))
+            self._changed.notify()
+
+    def _emit_due(self) -> None:
+        now = time.monotonic()
+        with self._changed:
+            while self._later and self._later[0][0] <= now:
+                self._ready.append(heapq.heappop(self._later)[2])
+                self._changed.notify()
+
+    def _pause_what_is_full(self) -> None:
+        with self._changed:
+            waiting = len(self._ready)
+            # Resumed at half: pausing throws away what librdkafka has fetched ahead.
+            self._is_full = waiting >= (self._prefetch // 2 if self._is_full else self._prefetch)
+            wanted = {
+                number
+                for number, partition in self._partitions.items()
+                if self._is_paused or self._is_full or partition.window >= self._window
+            }
+        if pause := wanted - self._paused_numbers:
+            self._client.pause([TopicPartition(self._queue, number) for number in sorted(pause)])
+        if resume := self._paused_numbers - wanted:
+            self._client.resume([TopicPartition(self._queue, number) for number in sorted(resume)])
+        self._paused_numbers = wanted
+
+    def _commit(self) -> None:
+        now = time.monotonic()
+        if now < self._next_commit_at:
+            return
+        if self._commit_sent_at is not None and now < self._commit_sent_at + _COMMIT_LOST_S:
+            return
+        if offers := self._offers(self._partitions):
+            self._commit_sent_at = now
+            self._next_commit_at = now + _COMMIT_EVERY_S
+            self._client.commit(offsets=offers, asynchronous=True)
+
+    def _offers(self, numbers: Iterable[int]) -> list[TopicPartition]:
+        with self._changed:
+            partitions = [(n, self._partitions[n]) for n in numbers if n in self._partitions]
+            offers = [(n, partition.offer(self._metadata_limit)) for n, partition in partitions]
+        return [TopicPartition(self._queue, n, offer[0], offer[1]) for n, offer in offers if offer]
+
+    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition] | None) -> None:
+        self._commit_sent_at = None
+        settled: list[Future[None]] = []
+        refused: KafkaError | None = error
+        for one in partitions or []:
+            refused = one.error or refused
+            partition = self._partitions.get(one.partition)
+            if one.error is None and error is None and partition is not None:
+                with self._changed:
+                    settled += partition.confirm(one.offset)
+        if refused is not None:
+            self._next_commit_at = time.monotonic() + _COMMIT_AGAIN_S
+            if refused.code() == KafkaError.OFFSET_METADATA_TOO_LARGE and self._metadata_limit:
+                self._metadata_limit = 0
+                self._log.warning(
+                    "attempts_not_kept",
+                    reason="The broker takes no text with a commit (offset.metadata.max.bytes), "
+                    "so attempts are counted anew after a restart.",
+                )
+        for future in settled:
+            future.set_result(None)
+
+    def _on_assign(self, client: Consumer, assigned: list[TopicPartition]) -> None:
+        self._failure = None
+        self._connection.came_up()
+        metadata = self._committed_metadata(client, assigned)
+        with self._changed:
+            for one in assigned:
+                number = one.partition
+                self._partitions[number] = Partition(self._queue, number, metadata.get(number))
+                self._paused_numbers.discard(number)
+        if assigned:
+            self._log.info("partitions_assigned", partitions=[one.partition for one in assigned])
+
+    def _committed_metadata(
+        self, client: Consumer, assigned: list[TopicPartition]
+    ) -> dict[int, str | None]:
+        if not assigned:
+            return {}
+        for _ in range(2):
+            try:
+                answer = client.committed(assigned, timeout=_OFFSETS_S)
+            except KafkaException:
+                continue
+            return {one.partition: one.metadata for one in answer if one.error is None}
+        self._log.warning(
+            "attempts_not_read",
+            reason="Kafka did not tell our commits in time; attempts are counted anew.",
+        )
+        return {}
+
+    def _on_revoke(self, client: Consumer, revoked: list[TopicPartition]) -> None:
+        numbers = [one.partition for one in revoked]
+        offers = self._offers(numbers)
+        # A broker that is away would only hold up the rebalance, or our leave.
+        if offers and self._connection.state is State.UP:
+            try:
+                # librdkafka calls `_on_commit` before this returns.
+                client.commit(offsets=offers, asynchronous=False)
+            except KafkaException as error:
+                self._log.info("commit_refused", reason=error.args[0].name())
+        self._drop(numbers)
+
+    def _on_lost(self, _client: Consumer, lost: list[TopicPartition]) -> None:
+        self._drop([one.partition for one in lost])
+
+    def _drop(self, numbers: Iterable[int]) -> None:
+        unsettled: list[Future[None]] = []
+        with self._changed:
+            for number in numbers:
+                if partition := self._partitions.pop(number, None):
+                    unsettled += partition.lose()
+                    self._paused_numbers.discard(number)
+            self._ready = deque(held for held in self._ready if not held.partition.is_lost)
+            self._later = [entry for entry in self._later if not entry[2].partition.is_lost]
+            heapq.heapify(self._later)
+        for future in unsettled:
+            future.set_exception(SettlementLost("the partition was taken back before the commit"))
+
+    def _on_error(self, error: KafkaError) -> None:
+        code = error.code()
+        if code == codes.PARTITION_EOF:
+            return
+        if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            self._fail(ConfigError(may_not_sentence(self._queue)))
+        elif code == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            self._fail(
+                ConfigError(
+                    f"Kafka does not let our user join the consumer group {self._group!r}. "
+                    "Give it the right to Read this group, or change KAFKA_GROUP."
+                )
+            )
+        elif code == KafkaError.INCONSISTENT_GROUP_PROTOCOL:
+            self._fail(
+                ConfigError(
+                    f"The consumer group {self._group!r} has members that share out partitions in "
+                    "another way than ours (cooperative-sticky). Stop them all before starting "
+                    "this, choose another KAFKA_GROUP, or set "
+                    "KAFKA_OPTIONS=partition.assignment.strategy=range,roundrobin here."
+                )
+            )
+        elif code == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            self._make_topic_again()
+        elif error.fatal():
+            self._fail(ConfigError(f"Kafka put us out of the group: {error.str()}."))
+        else:
+            self._connection.on_error(error)
+
+    def _make_topic_again(self) -> None:
+        """Somebody removed the topic while we were on it."""
+        try:
+            self._cluster.ensure_topic(self._queue, _TOPIC_AGAIN_S)
+        except BrokerUnavailable:
+            return
+        except ConfigError as error:
+            self._fail(error)
+
+    def _fail(self, error: ConfigError) -> None:
+        with self._changed:
+            is_news = self._failure is None or str(self._failure) != str(error)
+            self._failure = error
+            self._changed.notify_all()
+        if is_news:
+            self._log.error("queue_refused", queue=self._queue, reason=str(error))
+
+    def _on_stats(self, text: str) -> None:
+        stats = json.loads(text)
+        if any(is_up(broker) for broker in stats.get("brokers", {}).values()):
+            self._connection.came_up()
+        partitions = stats.get("topics", {}).get(self._queue, {}).get("partitions", {})
+        lags = [
+            entry["consumer_lag"]
+            for number, entry in partitions.items()
+            if int(number) in self._partitions and entry.get("consumer_lag", -1) >= 0
+        ]
+        self._lag = sum(lags) if lags else None
+
+    def _leave(self) -> None:
+        try:
+            self._client.close()  # revokes, so the finished prefix is committed on the way
+        except KafkaException as error:
+            self._log.warning("broker_left_badly", reason=error.args[0].name())
+        with self._changed:
+            numbers = list(self._partitions)
+            self._is_closing = True
+            self._changed.notify_all()
+        self._drop(numbers)
+
+
+def is_up(broker: dict[str, Any]) -> bool:
+    """True for a broker that the statistics call connected and logged in."""
+    return broker.get("state") == "UP" and broker.get("nodeid", -1) >= 0

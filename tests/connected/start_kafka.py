@@ -1,0 +1,249 @@
+"""Apache Kafka itself, from its jars, on the loopback interface: one node, every listener.
+
+`python tests/connected/start_kafka.py` starts one and prints its addresses until Ctrl-C. The tests
+use it through the fixtures in `conftest.py`. Java 17 and Maven are needed once; the jars (43 MB)
+are kept in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+VERSION = "4.1.0"
+POM = Path(__file__).parent / "apache_kafka" / "pom.xml"
+USERNAME, PASSWORD = "yourusername", "yourpassword"  # those of the original's example
+STORE_PASSWORD = "changeit"
+LISTENERS = ("PLAINTEXT", "SASL_PLAINTEXT", "SSL", "SASL_SSL")
+# A small heap, no compiler that only pays off after minutes: it starts in about 4 s.
+JAVA = ("java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+
+
+@dataclass(frozen=True)
+class Address:
+    """How a client reaches a broker."""
+
+    bootstrap: str
+    security: str = ""
+    username: str = ""
+    password: str = ""
+    mechanism: str = ""
+    ca_file: str = ""
+
+
+def address_from_environment() -> Address | None:
+    """The cluster that somebody wants tested, by `KAFKA_TEST_BOOTSTRAP` and friends."""
+    if not (bootstrap := os.environ.get("KAFKA_TEST_BOOTSTRAP")):
+        return None
+    return Address(
+        bootstrap,
+        security=os.environ.get("KAFKA_TEST_SECURITY", ""),
+        username=os.environ.get("KAFKA_TEST_USERNAME", ""),
+        password=os.environ.get("KAFKA_TEST_PASSWORD", ""),
+        mechanism=os.environ.get("KAFKA_TEST_MECHANISM", ""),
+        ca_file=os.environ.get("KAFKA_TEST_CA_FILE", ""),
+    )
+
+
+def why_not() -> str | None:
+    """Why it cannot be started here, or None."""
+    missing = [tool for tool in ("java", "keytool") if shutil.which(tool) is None]
+    if not list(jar_folder().glob("kafka_*.jar")) and shutil.which("mvn") is None:
+        missing.append("mvn")
+    if missing:
+        return f"Apache Kafka needs {' and '.join(missing)}, or KAFKA_TEST_BOOTSTRAP"
+    return None
+
+
+def jar_folder() -> Path:
+    """Where the jars are kept between runs."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "vault-ml" / f"apache-kafka-{VERSION}"
+
+
+def fetch_jars() -> Path:
+    """Let Maven fetch the jars, unless they are there."""
+    folder = jar_folder()
+    if not (folder / "complete").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run(
+            ["mvn", "-q", "-B", "-f", POM, "dependency:copy-dependencies"]
+            + ["-DincludeScope=runtime", f"-DoutputDirectory={folder}"],
+            check=True,
+            stdout=sys.stderr,
+        )
+        (folder / "complete").touch()
+    return folder
+
+
+class ApacheKafka:
+    """A single KRaft node in a folder of its own. Data outlives `kill` and `start`."""
+
+    def __init__(self) -> None:
+        self._jars = fetch_jars()
+        self._folder = tempfile.TemporaryDirectory(prefix="vault-ml-kafka-")
+        self.folder = Path(self._folder.name)
+        self._ports = dict(zip((*LISTENERS, "CONTROLLER"), free_ports(5), strict=True))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._make_certificate()
+        (self.folder / "server.properties").write_text(self._properties())
+        self._format()
+
+    def address(self, security: str = "PLAINTEXT", mechanism: str = "PLAIN") -> Address:
+        """A listener of it, with the right login."""
+        bootstrap = f"127.0.0.1:{self._ports[security]}"
+        ca_file = str(self.folder / "ca.pem") if security.endswith("SSL") else ""
+        if not security.startswith("SASL"):
+            return Address(bootstrap, security, ca_file=ca_file)
+        return Address(bootstrap, security, USERNAME, PASSWORD, mechanism, ca_file)
+
+    def start(self, timeout_s: float = 60) -> None:
+        """Start the node and wait until it has registered with itself and answers."""
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*JAVA, "-cp", f"{self._jars}/*", "kafka.Kafka", "server.properties"],
+                cwd=self.folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + timeout_s
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                tail = (self.folder / "server.log").read_text(errors="replace")[-3000:]
+                raise RuntimeError(f"Apache Kafka did not start:\n{tail}")
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        """Kill -9: no goodbye to anybody."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def close(self) -> None:
+        """End it and remove its data."""
+        self.kill()
+        self._folder.cleanup()
+
+    def _answers(self) -> bool:
+        log = (self.folder / "server.log").read_text(errors="replace")
+        if log.count("Kafka Server started") <= log.count("shutting down"):
+            return False
+        try:
+            socket.create_connection(("127.0.0.1", self._ports["PLAINTEXT"]), 1).close()
+        except OSError:
+            return False
+        return True
+
+    def _format(self) -> None:
+        scram = f"[name={USERNAME},password={PASSWORD}]"
+        self._java(
+            "kafka.tools.StorageTool", "format", "--standalone",
+            "--cluster-id", "4L6g3nShT-eMCtK--X86sw", "--config", "server.properties",
+            "--add-scram", f"SCRAM-SHA-256={scram}", "--add-scram", f"SCRAM-SHA-512={scram}",
+        )  # fmt: skip
+
+    def _java(self, *arguments: str) -> None:
+        done = subprocess.run(
+            [*JAVA, "-cp", f"{self._jars}/*", *arguments],
+            cwd=self.folder,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"{arguments[0]} failed:\n{done.stdout}{done.stderr}")
+
+    def _make_certificate(self) -> None:
+        store = ("-keystore", "server.p12", "-storetype", "PKCS12", "-storepass", STORE_PASSWORD)
+        for arguments in (
+            ("-genkeypair", "-alias", "kafka", "-keyalg", "EC", "-validity", "3650",
+             "-dname", "CN=localhost", "-ext", "SAN=ip:127.0.0.1,dns:localhost", *store),
+            ("-exportcert", "-rfc", "-alias", "kafka", "-file", "ca.pem", *store),
+        ):  # fmt: skip
+            subprocess.run(
+                ["keytool", *arguments], cwd=self.folder, check=True, capture_output=True
+            )
+
+    def _properties(self) -> str:
+        listeners = ",".join(f"{name}://127.0.0.1:{port}" for name, port in self._ports.items())
+        advertised = ",".join(f"{name}://127.0.0.1:{self._ports[name]}" for name in LISTENERS)
+        plain = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+        scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        sasl = "\n".join(
+            f'listener.name.{name}.plain.sasl.jaas.config={plain} user_{USERNAME}="{PASSWORD}";\n'
+            f"listener.name.{name}.scram-sha-256.sasl.jaas.config={scram}\n"
+            f"listener.name.{name}.scram-sha-512.sasl.jaas.config={scram}"
+            for name in ("sasl_plaintext", "sasl_ssl")
+        )
+        return f"""\
+process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers=127.0.0.1:{self._ports["CONTROLLER"]}
+listeners={listeners}
+advertised.listeners={advertised}
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,{",".join(f"{n}:{n}" for n in LISTENERS)}
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+{sasl}
+ssl.keystore.type=PKCS12
+ssl.keystore.location=server.p12
+ssl.keystore.password={STORE_PASSWORD}
+log.dirs=data
+num.partitions=2
+auto.create.topics.enable=false
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+group.consumer.min.session.timeout.ms=1000
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+message.max.bytes=1048588
+num.network.threads=2
+num.io.threads=2
+log.cleaner.enable=false
+"""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens on at this moment."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def main() -> None:
+    """Start one and keep it until Ctrl-C."""
+    if reason := why_not():
+        sys.exit(reason)
+    kafka = ApacheKafka()
+    try:
+        kafka.start()
+        for name in LISTENERS:
+            print(f"{name:<15} {kafka.address(name).bootstrap}")
+        print(f"login: {USERNAME} / {PASSWORD}; CA: {kafka.folder / 'ca.pem'}", flush=True)
+        signal.sigwait([signal.SIGINT, signal.SIGTERM])
+    finally:
+        kafka.close()
+
+
+if __name__ == "__main__":
+    main()
