@@ -1,0 +1,317 @@
+"""The result message: the event, what was seen, and how it was looked at.
+
+The `vault` profile is the message of the first vault-ml: the event with `data` and `operation`.
+What is ours stands under `data.run`; without extras the message has not a key more than the
+original's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import numpy as np
+
+from vault_ml import json_text
+from vault_ml.detection import Detections
+from vault_ml.errors import MessageTooLarge
+from vault_ml.event import RecordingEvent
+
+OPERATION = "classification"
+RUN_ID_HEADER = "vault-ml-run-id"
+VERSION_HEADER = "vault-ml-version"
+# Trace context of whoever sent the event goes on with the result (W3C Trace Context).
+_PASSED_ON_HEADERS = ("traceparent", "tracestate")
+# Microseconds: finer than any container's time base, coarser than the noise of a division.
+_TIMESTAMP_DIGITS = 6
+# For the JSON Schema (`schemas`): the texts under the fields below are their descriptions.
+_DOCUMENTED = MappingProxyType({"use_attribute_docstrings": True})
+
+
+@dataclass(frozen=True, slots=True)
+class LookedAtFrame:
+    """One frame that was looked at.
+
+    Attributes:
+        index: 0-based position among the looked-at frames of the recording.
+        timestamp_s: presentation time, seconds since the first frame of the recording.
+        detections: what was seen, frame pixels.
+    """
+
+    index: int
+    timestamp_s: float
+    detections: Detections
+
+
+@dataclass(frozen=True, slots=True)
+class RunModel:
+    """The model that looked."""
+
+    __pydantic_config__: ClassVar[Mapping[str, bool]] = _DOCUMENTED
+
+    name: str
+    """Its name, such as `yolov3`."""
+    sha256: str
+    """Digest of what determines its output."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecording:
+    """The recording that was looked at."""
+
+    __pydantic_config__: ClassVar[Mapping[str, bool]] = _DOCUMENTED
+
+    bytes_fetched: int
+    """Its size as it was fetched, bytes."""
+    sha256: str
+    """Digest of these bytes."""
+    width: int
+    """Of the picture as a person sees it, pixels."""
+    height: int
+    """Of the picture as a person sees it, pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a recording was looked at: `data.run` but for the frames, which `build_result` adds."""
+
+    __pydantic_config__: ClassVar[Mapping[str, bool]] = _DOCUMENTED
+
+    id: str
+    """The same for every delivery of the event; keep results by it."""
+    version: str
+    """Version of vault-ml."""
+    count: int
+    """Largest number of objects of interest in any one looked-at frame."""
+    rule: str
+    """How the count was compared with FORWARDING_OBJECT_THRESHOLD."""
+    is_interesting: bool
+    """Whether the rule was fulfilled."""
+    model: RunModel
+    """The model that looked."""
+    confidence_threshold: float
+    """Objects below were not reported."""
+    nms_threshold: float
+    """Overlap above which two boxes of a class are one object."""
+    runtime: str
+    """Library and version that ran the network."""
+    device: str
+    """What it ran on."""
+    precision: str
+    """Number format of the network."""
+    sampling: str
+    """How frames were chosen: `keyframe` or `exact`."""
+    recording: RunRecording
+    """The recording that was looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunDocument(Run):
+    """How the recording was looked at; `data.run` of a result."""
+
+    __pydantic_config__: ClassVar[Mapping[str, bool]] = _DOCUMENTED
+
+    looked_at: int
+    """How many frames were looked at, those without objects included."""
+    frames: list[int]
+    """For each entry of `probabilities`, which of the looked-at frames it is, from 0."""
+    timestamps_s: list[float]
+    """For each entry of `probabilities`, its time in the recording, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRemains:
+    """What is left of `data.run` when the message would have been too large."""
+
+    __pydantic_config__: ClassVar[Mapping[str, bool]] = _DOCUMENTED
+
+    id: str
+    """The same for every delivery of the event; keep results by it."""
+    left_out: str
+    """What is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What was seen, in parallel lists.
+
+    One entry per frame that shows an object, and in it one per object, by falling probability.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, bool]] = _DOCUMENTED
+
+    probabilities: list[list[float]]
+    """Objectness times class probability, 0 to 1."""
+    labels: list[list[str]]
+    """The model's class names, such as `traffic light`."""
+    boxes: list[list[tuple[int, int, int, int]]]
+    """x1, y1, x2, y2 in pixels of the original frame, origin top left."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultOptions:
+    """What a result message holds.
+
+    Attributes:
+        extras: with `data.run`.
+        max_bytes: largest message; above it `data.run` is cut down.
+    """
+
+    extras: bool = True
+    max_bytes: int = 980_000
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A result message.
+
+    Attributes:
+        body: UTF-8 JSON.
+        left_out: what was left out to keep the size limit, a sentence for the log; None when
+            everything is there.
+    """
+
+    body: bytes
+    left_out: str | None
+
+
+def build_result(
+    event: RecordingEvent,
+    looked_at: Sequence[LookedAtFrame],
+    run: Run,
+    options: ResultOptions,
+) -> Result:
+    """Write the result message of one recording in the `vault` profile.
+
+    The event's members come first, in their order and as they were written, without credentials.
+    `data` and `operation` replace what the event has under these names, or follow at the end; of an
+    event's `data` object, what other services put there stays.
+
+    Args:
+        event: what was asked.
+        looked_at: every looked-at frame in order of time. Those with no object are counted in
+            `data.run.looked_at` and otherwise left out, as the original did.
+        run: how it was looked at.
+        options: what the message holds.
+
+    Raises:
+        ValueError: no frame was looked at.
+        MessageTooLarge: too large even without extras.
+    """
+    if not looked_at:
+        raise ValueError("no frame was looked at")
+    with_objects = [frame for frame in looked_at if len(frame.detections)]
+    full = _run_document(run, looked_at, with_objects) if options.extras else None
+    body = _message(event, with_objects, full)
+    if len(body) <= options.max_bytes:
+        return Result(body, None)
+    if full is not None:
+        remains = asdict(RunRemains(run.id, "everything else, to keep the size limit"))
+        for extras, left_out in ((remains, "data.run but for its id"), (None, "data.run")):
+            shorter = _message(event, with_objects, extras)
+            if len(shorter) <= options.max_bytes:
+                return Result(
+                    shorter,
+                    f"{left_out} was left out: the message would have had {len(body)} bytes, "
+                    f"more than RESULT_MAX_BYTES ({options.max_bytes})",
+                )
+            body = shorter
+    raise MessageTooLarge(
+        f"the result has {len(body)} bytes without extras, more than RESULT_MAX_BYTES "
+        f"({options.max_bytes}); raise it together with the broker's limit"
+    )
+
+
+def message_key(event: RecordingEvent, incoming: bytes | None) -> bytes | None:
+    """The key of the result message: the event's own, else the camera, so that order is kept.
+
+    Args:
+        event: the event.
+        incoming: the key it came with, where the broker has keys.
+    """
+    if incoming:
+        return incoming
+    return event.camera.encode() if event.camera else None
+
+
+def message_headers(run_id: str, version: str, incoming: Mapping[str, str]) -> dict[str, str]:
+    """The headers of the result message; the run id is there whether or not it is in the body.
+
+    Args:
+        run_id: the run's id.
+        version: of vault-ml.
+        incoming: headers of the event.
+    """
+    passed_on = {name: incoming[name] for name in _PASSED_ON_HEADERS if name in incoming}
+    return passed_on | {
+        "content-type": "application/json",
+        RUN_ID_HEADER: run_id,
+        VERSION_HEADER: version,
+    }
+
+
+def _message(
+    event: RecordingEvent, with_objects: Sequence[LookedAtFrame], run: dict[str, Any] | None
+) -> bytes:
+    data = Data(
+        probabilities=[_probabilities(frame.detections) for frame in with_objects],
+        labels=[_labels(frame.detections) for frame in with_objects],
+        boxes=[_boxes(frame.detections) for frame in with_objects],
+    )
+    ours = asdict(data) | ({} if run is None else {"run": run})
+    parts = json_text.members(event.without_credentials())
+    merged = _merged(_last_value(parts, "data"), ours)
+    parts = _placed(parts, json_text.Member("data", '"data"', merged))
+    parts = _placed(parts, json_text.member("operation", OPERATION))
+    return json_text.join(parts).encode()
+
+
+def _run_document(
+    run: Run, looked_at: Sequence[LookedAtFrame], with_objects: Sequence[LookedAtFrame]
+) -> dict[str, Any]:
+    document = RunDocument(
+        **{field.name: getattr(run, field.name) for field in fields(run)},
+        looked_at=len(looked_at),
+        frames=[frame.index for frame in with_objects],
+        timestamps_s=[round(frame.timestamp_s, _TIMESTAMP_DIGITS) for frame in with_objects],
+    )
+    return asdict(document)
+
+
+def _probabilities(seen: Detections) -> list[float]:
+    """float32 widened to double, as the original printed them."""
+    return [float(confidence) for confidence in seen.confidence]
+
+
+def _labels(seen: Detections) -> list[str]:
+    return [seen.label(index) for index in range(len(seen))]
+
+
+def _boxes(seen: Detections) -> list[tuple[int, int, int, int]]:
+    """Rounded to the nearest pixel: at most half a pixel off, and never outside the frame."""
+    return [(int(x1), int(y1), int(x2), int(y2)) for x1, y1, x2, y2 in np.rint(seen.xyxy)]
+
+
+def _last_value(parts: Sequence[json_text.Member], name: str) -> str | None:
+    values = [part.value_text for part in parts if part.name == name]
+    return values[-1] if values else None
+
+
+def _merged(existing: str | None, ours: Mapping[str, object]) -> str:
+    """An event's `data` with ours in it; one that is no object gives way."""
+    parts = json_text.members(existing) if existing and existing.startswith("{") else []
+    parts = [part for part in parts if part.name not in _OURS]
+    return json_text.join([*parts, *(json_text.member(name, ours[name]) for name in ours)])
+
+
+# All four, also without extras: a result that comes round again must not keep an old run.
+_OURS = frozenset({"probabilities", "labels", "boxes", "run"})
+
+
+def _placed(parts: Sequence[json_text.Member], new: json_text.Member) -> list[json_text.Member]:
+    """`new` where its name first stands, else at the end; of equal names none is left."""
+    at = next((at for at, part in enumerate(parts) if part.name == new.name), len(parts))
+    others = [part for part in parts if part.name != new.name]
+    return [*others[:at], new, *others[at:]]
