@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import colorsys
+import zlib
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -10,12 +12,11 @@ from numpy.typing import NDArray
 
 from vault_ml.detection import Detections
 
-_GOLDEN_RATIO = 0.618034
 
-
-def colour_of(class_id: int) -> tuple[int, int, int]:
-    """A colour for a class, RGB 0..255: the same in every picture, far from its neighbours'."""
-    r, g, b = colorsys.hsv_to_rgb((class_id * _GOLDEN_RATIO) % 1.0, 0.75, 0.95)
+def colour_of(label: str) -> tuple[int, int, int]:
+    """A colour for a class, RGB 0..255: the same in every picture."""
+    hue = zlib.crc32(label.encode()) / 2**32
+    r, g, b = colorsys.hsv_to_rgb(hue, 0.75, 0.95)
     return round(r * 255), round(g * 255), round(b * 255)
 
 
@@ -29,16 +30,38 @@ def annotate(picture: NDArray[np.uint8], detections: Detections) -> NDArray[np.u
     Returns:
         (h, w, 3) uint8 RGB, a new picture.
     """
+    return annotate_boxes(
+        picture,
+        [[float(v) for v in box] for box in detections.xyxy],
+        [detections.label(i) for i in range(len(detections))],
+        [float(c) for c in detections.confidence],
+    )
+
+
+def annotate_boxes(
+    picture: NDArray[np.uint8],
+    boxes: Sequence[Sequence[float]],
+    labels: Sequence[str],
+    confidences: Sequence[float],
+) -> NDArray[np.uint8]:
+    """As `annotate`, from the parallel lists of one frame of a result message.
+
+    Args:
+        picture: (h, w, 3) uint8 RGB, the original frame.
+        boxes: xyxy, frame pixels, by falling confidence.
+        labels: a name for each.
+        confidences: 0 to 1, for each.
+    """
     drawn = picture.copy()
     # Line and letters grow with the picture, so that a box on 4K is as visible as one on CIF.
     scale = max(picture.shape[0], picture.shape[1]) / 1000
     line_px = max(1, round(2 * scale))
-    for i in reversed(range(len(detections))):  # the most confident is drawn last, on top
-        colour = colour_of(int(detections.class_id[i]))
-        x1, y1, x2, y2 = (round(float(v)) for v in detections.xyxy[i])
+    rows = list(zip(boxes, labels, confidences, strict=True))
+    for box, label, confidence in reversed(rows):  # the most confident is drawn last, on top
+        colour = colour_of(label)
+        x1, y1, x2, y2 = (round(v) for v in box)
         cv2.rectangle(drawn, (x1, y1), (x2, y2), colour, line_px)
-        text = f"{detections.label(i)} {float(detections.confidence[i]):.2f}"
-        _label(drawn, text, (x1, y1), colour, max(0.4, 0.5 * scale), line_px)
+        _label(drawn, f"{label} {confidence:.2f}", (x1, y1), colour, max(0.4, 0.5 * scale), line_px)
     return drawn
 
 

@@ -24,6 +24,7 @@ class Processed:
         run_id: identifies this way of looking at this recording; the same on every redelivery.
         seconds: time spent per room (`fetch`, `decode`, `detect`).
         bytes_fetched: size of what came over the wire.
+        left_out: what the message lost to the size limit, a sentence; None when nothing.
     """
 
     event: RecordingEvent
@@ -33,6 +34,7 @@ class Processed:
     run_id: str
     seconds: Mapping[str, float]
     bytes_fetched: int
+    left_out: str | None
 
 
 class Sink(Protocol):

@@ -1,0 +1,368 @@
+"""The composition root: settings -> wired parts, by hand, in one file.
+
+Below this file nothing knows the settings, and no part makes another.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from types import FrameType
+
+from vault_ml import __version__, settings
+from vault_ml.backoff import Backoff
+from vault_ml.brokers.dead_letter import DeadLetters
+from vault_ml.brokers.kafka import KafkaConsumer, KafkaOptions, KafkaProducer
+from vault_ml.detector_process import DetectorOptions, DetectorProcess
+from vault_ml.errors import ConfigError
+from vault_ml.inference.cpu_quota import usable_cpus
+from vault_ml.models.prepare import ModelFiles, PreparedModel, prepare, resolve
+from vault_ml.outage import Outages, Stopping
+from vault_ml.pipeline import Pipeline, PipelineOptions
+from vault_ml.removal import Removals
+from vault_ml.result import ResultOptions
+from vault_ml.settings import Settings
+from vault_ml.sinks.forward_media import ForwardMedia
+from vault_ml.sinks.forward_metadata import ForwardMetadata
+from vault_ml.sinks.port import Sink
+from vault_ml.sinks.publish import Publish
+from vault_ml.telemetry.health import Health
+from vault_ml.telemetry.logs import Logger, RecordingLog, configure
+from vault_ml.telemetry.metrics import Metrics
+from vault_ml.vault.client import VaultClient, VaultOptions
+from vault_ml.verdict import unknown_labels
+from vault_ml.video.decoder_pool import DecoderPool
+from vault_ml.video.limits import DecodeLimits
+from vault_ml.video.sampling import Sampling
+from vault_ml.web import WebServer
+from vault_ml.worker import Worker, WorkerOptions
+
+# How long a ping, and a confirmation of a publish, may take.
+_PING_S = 10.0
+_PUBLISH_S = 30.0
+# While a dependency is away its step is tried at least this often, so that work goes on within
+# ten seconds after it is back.
+_OUTAGE_CAP_S = 8.0
+
+
+def work(environ: Mapping[str, str]) -> None:
+    """Be the worker until SIGTERM or SIGINT, then drain; a second signal exits at once.
+
+    Raises:
+        ConfigError: something must be changed before this can work.
+    """
+    chosen = settings.load(environ)
+    log = configure(chosen.log_format, chosen.log_level)
+    for notice in settings.notices(environ):
+        log.warning("settings_noticed", reason=notice)
+    stop = threading.Event()
+    _stop_on_signals(stop, log)
+    metrics, health = Metrics(), Health()
+    with ExitStack() as stack:
+        if chosen.web_host_port is not None:
+            web = WebServer(*chosen.web_host_port, health=health, metrics=metrics)
+            stack.callback(web.stop)
+            web.start()
+            log.info("web_started", address=web.url)
+        worker = _wire(chosen, stack, stop, log, metrics, health)
+        if worker is not None:
+            worker.run()
+    log.info("worker_stopped")
+
+
+def _wire(
+    chosen: Settings,
+    stack: ExitStack,
+    stop: threading.Event,
+    log: Logger,
+    metrics: Metrics,
+    health: Health,
+) -> Worker | None:
+    """Start everything in order: model, detector, decoders, Vault, broker. None when stopped."""
+    recording_log = RecordingLog(chosen.log_format, log)
+    model = _model(chosen, log, recording_log)
+    detector = _detector(chosen, model)
+    stack.callback(detector.close)
+    detector.on_restart = lambda reason: _detector_lost(reason, log, metrics)
+    detector.start()
+    log.info(
+        "detector_started",
+        runtime=detector.info.runtime,
+        device=detector.info.device,
+        precision=detector.info.precision,
+        model=model.name,
+    )
+    concurrency = _concurrency(chosen, log)
+    decoders = DecoderPool(
+        min(concurrency, usable_cpus() + 1),
+        DecodeLimits(
+            max_seconds=chosen.decode_timeout_s, max_memory_bytes=int(chosen.decode_memory_bytes)
+        ),
+    )
+    stack.callback(decoders.close)
+    decoders.start()
+
+    vault = _vault(chosen)
+    stack.callback(vault.close)
+    kafka = _kafka(chosen)
+    producer = KafkaProducer(kafka, log=log)
+    stack.callback(producer.close, _PING_S)
+    gate = _Gate()
+    outages = Outages(
+        backoff=Backoff(min(1.0, chosen.retry_backoff_s), _OUTAGE_CAP_S),
+        stop=stop,
+        on_pause=gate.pause,
+        on_resume=gate.resume,
+        log=log,
+    )
+    health.watch_outages(outages.reasons)
+    try:
+        outages.patiently("vault", lambda: _at_start(vault.ping))
+        outages.patiently("broker", lambda: _at_start(lambda: producer.ping(_PING_S)))
+    except Stopping:
+        return None
+    except _Refused as refused:
+        raise refused.error from None
+    consumer = KafkaConsumer(
+        kafka, chosen.queue_name, log=log, prefetch=concurrency, window=max(1000, concurrency * 50)
+    )
+    stack.callback(consumer.close, _PING_S)
+    gate.consumer = consumer
+    health.watch("detector", detector.ping)
+    health.watch("vault", vault.ping)
+    health.watch("broker", lambda: consumer.ping(_PING_S))
+    removals = Removals(vault, outages, on_removed=metrics.removed, log=log)
+    return Worker(
+        consumer,
+        Pipeline(
+            vault, decoders, detector, model, outages, _pipeline_options(chosen), metrics=metrics
+        ),
+        _sinks(chosen, producer, vault),
+        DeadLetters(
+            producer,
+            chosen.dead_letter_queue,
+            queue=chosen.queue_name,
+            host=platform.node(),
+            version=__version__,
+            timeout_s=_PUBLISH_S,
+        ),
+        removals,
+        outages,
+        WorkerOptions(
+            concurrency=concurrency,
+            max_attempts=chosen.retry_max_attempts,
+            retry=Backoff(chosen.retry_backoff_s, chosen.retry_backoff_max_s),
+            drain_s=chosen.drain_timeout_s,
+            remove=chosen.remove_after_processed,
+            remove_forwarded=chosen.remove_after_forward_queued,
+        ),
+        stop=stop,
+        metrics=metrics,
+        health=health,
+        log=log,
+        recording_log=recording_log,
+    )
+
+
+class _Gate:
+    """Pauses the consumer, once there is one; an outage may come before."""
+
+    consumer: KafkaConsumer | None = None
+
+    def pause(self) -> None:
+        if self.consumer is not None:
+            self.consumer.pause()
+
+    def resume(self) -> None:
+        if self.consumer is not None:
+            self.consumer.resume()
+
+
+class _Refused(Exception):
+    """A configuration error at start, which must not be waited out."""
+
+    def __init__(self, error: ConfigError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _at_start(ping: Callable[[], None]) -> None:
+    """Wrong credentials are an outage while running, and a reason to stop at start."""
+    try:
+        ping()
+    except ConfigError as error:
+        raise _Refused(error) from error
+
+
+def _stop_on_signals(stop: threading.Event, log: Logger) -> None:
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(128 + number)  # the second one: at once, children follow by themselves
+        stop.set()
+        log.info("signal_received", signal=signal.Signals(number).name)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+
+
+def _model(chosen: Settings, log: Logger, recording_log: RecordingLog | None) -> PreparedModel:
+    files: ModelFiles = resolve(chosen.model, chosen.model_dir)
+    for note in files.notes:
+        log.info("model_chosen", reason=note)
+    model = prepare(files, chosen.cache_dir, corrections=chosen.model_corrections)
+    for sentence in model.corrections:
+        log.info("model_corrected", reason=sentence)
+    if chosen.allowed_labels is not None:
+        unknown = unknown_labels(chosen.allowed_labels, model.labels)
+        if unknown:
+            raise ConfigError(
+                f"ALLOWED_LABELS: {', '.join(unknown)} is not a label of {model.name}; "
+                f"it knows {', '.join(model.labels)}"
+            )
+    if recording_log is not None:
+        recording_log.layer_table(model.layer_table)
+    log.info(
+        "model_prepared",
+        model=model.name,
+        sha256=model.sha256[:12],
+        input=f"{model.net_wh[0]}x{model.net_wh[1]}",
+        classes=len(model.labels),
+    )
+    return model
+
+
+def _detector(chosen: Settings, model: PreparedModel) -> DetectorProcess:
+    return DetectorProcess(
+        model,
+        DetectorOptions(
+            confidence_threshold=chosen.confidence_threshold,
+            nms_threshold=chosen.nms_threshold,
+            deadline_s=chosen.detector_timeout_s,
+        ),
+    )
+
+
+def _detector_lost(reason: str, log: Logger, metrics: Metrics) -> None:
+    log.warning("detector_restarted", reason=reason)
+    metrics.detector_restarted()
+
+
+def _concurrency(chosen: Settings, log: Logger) -> int:
+    if chosen.worker_concurrency is not None:
+        return chosen.worker_concurrency
+    # One recording in the network, one in a decoder per further processor, one on the wire.
+    concurrency = max(3, min(16, usable_cpus() + 1))
+    log.info(
+        "concurrency_chosen",
+        recordings=concurrency,
+        reason=f"{usable_cpus()} processors by affinity and quota, plus one on the wire",
+    )
+    return concurrency
+
+
+def _vault(chosen: Settings) -> VaultClient:
+    if (
+        chosen.vault_api_url is None
+        or chosen.vault_access_key is None
+        or chosen.vault_secret_key is None
+    ):
+        raise AssertionError("settings.load requires the Vault's variables")
+    return VaultClient(
+        chosen.vault_api_url,
+        chosen.vault_access_key.get_secret_value(),
+        chosen.vault_secret_key.get_secret_value(),
+        VaultOptions(
+            api_prefix="" if chosen.vault_api_prefix == "none" else chosen.vault_api_prefix,
+            transfer_timeout_s=chosen.recording_timeout_s,
+            max_bytes=int(chosen.recording_max_bytes),
+        ),
+    )
+
+
+def _kafka(chosen: Settings) -> KafkaOptions:
+    password = chosen.kafka_password
+    return KafkaOptions(
+        brokers=chosen.kafka_broker or "",
+        group=chosen.kafka_group,
+        username=chosen.kafka_username or "",
+        password=password.get_secret_value() if password else "",
+        mechanism=chosen.kafka_mechanism or "",
+        security=chosen.kafka_security or "",
+        extra=chosen.kafka_options,
+    )
+
+
+def _sinks(chosen: Settings, producer: KafkaProducer, vault: VaultClient) -> list[Sink]:
+    """In the order of the delivery contract: publish, forward media, forward metadata."""
+    sinks: list[Sink] = []
+    if chosen.queue_target is not None:
+        sinks.append(Publish(producer, chosen.queue_target, timeout_s=_PUBLISH_S))
+    if chosen.forwarding_media:
+        sinks.append(ForwardMedia(vault))
+    if chosen.forwarding_metadata:
+        sinks.append(
+            ForwardMetadata(
+                vault, path=chosen.forward_metadata_path, method=chosen.forward_metadata_method
+            )
+        )
+    return sinks
+
+
+def _pipeline_options(chosen: Settings) -> PipelineOptions:
+    return PipelineOptions(
+        frames=chosen.number_of_predictions,
+        sampling=Sampling(chosen.frame_sampling),
+        confidence_threshold=chosen.confidence_threshold,
+        nms_threshold=chosen.nms_threshold,
+        object_threshold=chosen.forwarding_object_threshold,
+        allowed_labels=chosen.allowed_labels,
+        result=ResultOptions(extras=chosen.result_extras, max_bytes=int(chosen.result_max_bytes)),
+    )
+
+
+def checks(environ: Mapping[str, str]) -> Iterator[tuple[str, Callable[[], str]]]:
+    """What `vault-ml check` tries, in order: a name, and a function that returns a sentence.
+
+    Each raises a `VaultMLError` whose sentence says what is wrong and what to try.
+    """
+    holder: list[Settings] = []
+
+    def check_settings() -> str:
+        holder.append(settings.load(environ))
+        given = sum(row.source != "default" for row in settings.describe(holder[0], environ))
+        return f"{given} variables set, the rest at their defaults"
+
+    yield "settings", check_settings
+    (chosen,) = holder
+    quiet = configure("json", "ERROR")
+
+    def check_model() -> str:
+        model = _model(chosen, quiet, None)
+        with _detector(chosen, model) as detector:
+            detector.start()
+            info = detector.info
+            return (
+                f"{model.name} at {model.net_wh[0]}x{model.net_wh[1]} runs on {info.device} "
+                f"by {info.runtime} ({info.precision})"
+            )
+
+    def check_vault() -> str:
+        with _vault(chosen) as vault:
+            vault.ping()
+            return f"{vault.host} answers and knows our keys"
+
+    def check_broker() -> str:
+        producer = KafkaProducer(_kafka(chosen), log=quiet)
+        try:
+            producer.ping(_PING_S)
+        finally:
+            producer.close(1.0)
+        return f"{chosen.kafka_broker} answers"
+
+    yield "model", check_model
+    yield "vault", check_vault
+    yield "broker", check_broker

@@ -1,0 +1,223 @@
+"""The way of one recording, from event to result message (steps 3 to 6 of the design).
+
+Straight down: recording, frames, detections, verdict, result. The collaborators are passed in and
+shared by all recordings in flight; nothing here is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from vault_ml import __version__
+from vault_ml.brokers.port import Message
+from vault_ml.detector_process import DetectorProcess
+from vault_ml.event import RecordingEvent
+from vault_ml.models.prepare import PreparedModel
+from vault_ml.outage import Outages
+from vault_ml.result import (
+    LookedAtFrame,
+    ResultOptions,
+    Run,
+    RunModel,
+    RunRecording,
+    build_result,
+    message_headers,
+    message_key,
+)
+from vault_ml.run_id import WayOfLooking, run_id
+from vault_ml.sinks.port import Processed
+from vault_ml.telemetry.metrics import Metrics
+from vault_ml.vault.client import Recording, VaultClient
+from vault_ml.verdict import Verdict, judge
+from vault_ml.video.decoder_pool import DecoderPool
+from vault_ml.video.sampling import Sampling
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where one recording is now, and how long it spent where it was.
+
+    Attributes:
+        stage: the room it is in; a log line or a dead letter names it when it fails there.
+        seconds: time spent per room so far.
+    """
+
+    stage: str = "receive"
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def room(self, name: str) -> Iterator[None]:
+        """Be in a room; the time counts also when it ends with an error."""
+        self.stage = name
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - started
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineOptions:
+    """How recordings are looked at.
+
+    Attributes:
+        frames: how many frames of a recording.
+        sampling: which.
+        confidence_threshold, nms_threshold: as the detector has them, for the result.
+        object_threshold: objects of interest from which on a recording is interesting.
+        allowed_labels: labels of objects of interest; None is all.
+        result: what the result message holds.
+    """
+
+    frames: int
+    sampling: Sampling
+    confidence_threshold: float
+    nms_threshold: float
+    object_threshold: int
+    allowed_labels: frozenset[str] | None
+    result: ResultOptions
+
+
+class Pipeline:
+    """Looks at recordings, any number of threads at once."""
+
+    def __init__(
+        self,
+        vault: VaultClient,
+        decoders: DecoderPool,
+        detector: DetectorProcess,
+        model: PreparedModel,
+        outages: Outages,
+        options: PipelineOptions,
+        *,
+        metrics: Metrics,
+    ) -> None:
+        """Wire it; the collaborators are started by whoever made them."""
+        self._vault = vault
+        self._decoders = decoders
+        self._detector = detector
+        self._model = model
+        self._outages = outages
+        self._options = options
+        self._metrics = metrics
+
+    def process(self, event: RecordingEvent, message: Message, progress: Progress) -> Processed:
+        """Look at the event's recording.
+
+        Args:
+            event: what is asked.
+            message: the message it came in, for its key and headers.
+            progress: told where we are.
+
+        Raises:
+            RetryableError, PoisonError: this recording's trouble.
+            Stopping: the worker stops while a dependency is away.
+        """
+        # 3 fetch
+        with progress.room("fetch"):
+            recording = self._outages.patiently(
+                "vault", lambda: self._vault.fetch(event.key, event.source), probe=self._vault.ping
+            )
+        with recording:
+            self._metrics.fetched(recording.size_bytes)
+            looked_at = self._look(recording, progress)
+        # 6 judge
+        with progress.room("judge"):
+            verdict = judge(
+                [frame.detections for frame in looked_at.frames],
+                threshold=self._options.object_threshold,
+                allowed=self._options.allowed_labels,
+            )
+            return self._result(event, message, recording, looked_at, verdict, progress)
+
+    def _look(self, recording: Recording, progress: Progress) -> _LookedAt:
+        # 4 sample and decode
+        with progress.room("decode"):
+            decoded = self._decoders.decode(
+                recording.fd,
+                frames=self._options.frames,
+                sampling=self._options.sampling,
+                net_wh=self._model.net_wh,
+            )
+        # 5 detect
+        with decoded, progress.room("detect"):
+            seen = self._outages.patiently(
+                "detector", lambda: self._detector.detect(decoded.shared, decoded.frames)
+            )
+            return _LookedAt(
+                decoded.frames[0].size_wh,
+                tuple(
+                    LookedAtFrame(frame.index, frame.timestamp_s, detections)
+                    for frame, detections in zip(decoded.frames, seen, strict=True)
+                ),
+            )
+
+    def _result(
+        self,
+        event: RecordingEvent,
+        message: Message,
+        recording: Recording,
+        looked_at: _LookedAt,
+        verdict: Verdict,
+        progress: Progress,
+    ) -> Processed:
+        options, info = self._options, self._detector.info
+        identity = run_id(event.key, event.source, self._way_of_looking())
+        run = Run(
+            id=identity,
+            version=__version__,
+            count=verdict.count,
+            rule=verdict.rule,
+            is_interesting=verdict.is_interesting,
+            model=RunModel(self._model.name, self._model.sha256),
+            confidence_threshold=options.confidence_threshold,
+            nms_threshold=options.nms_threshold,
+            runtime=info.runtime,
+            device=info.device,
+            precision=info.precision,
+            sampling=str(options.sampling),
+            recording=RunRecording(recording.size_bytes, recording.sha256, *looked_at.size_wh),
+        )
+        result = build_result(event, looked_at.frames, run, options.result)
+        return Processed(
+            event=event,
+            frames=looked_at.frames,
+            verdict=verdict,
+            message=Message(
+                result.body,
+                message_key(event, message.key),
+                message_headers(identity, __version__, message.headers),
+            ),
+            run_id=identity,
+            seconds=progress.seconds,
+            bytes_fetched=recording.size_bytes,
+            left_out=result.left_out,
+        )
+
+    def _way_of_looking(self) -> WayOfLooking:
+        options, info = self._options, self._detector.info
+        allowed = options.allowed_labels
+        return WayOfLooking(
+            model_sha256=self._model.sha256,
+            runtime=info.runtime,
+            precision=info.precision,
+            input_shape="square",
+            number_of_predictions=options.frames,
+            frame_sampling=str(options.sampling),
+            confidence_threshold=options.confidence_threshold,
+            nms_threshold=options.nms_threshold,
+            object_threshold=options.object_threshold,
+            allowed_labels=None if allowed is None else tuple(sorted(allowed)),
+            profile="vault",
+            extras=options.result.extras,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _LookedAt:
+    size_wh: tuple[int, int]
+    frames: tuple[LookedAtFrame, ...]

@@ -1,0 +1,239 @@
+"""The loop around the pipeline: receive, look, send, settle, remove; retry, dead-letter, drain.
+
+The steps of one recording, numbered as in the design and in docs/adr/0004-delivery-order.md:
+
+ 1 receive · 2 parse · 3 fetch · 4 sample and decode · 5 detect · 6 judge · 7 publish, wait for the
+ broker's confirmation · 8 forward, wait for the other side's answer · 9 (keep for review: a later
+ step) · 10 settle, wait until it is really settled · 11 remove
+
+No step starts before the one before it is confirmed, so a crash anywhere leaves the event on the
+queue and the recording in the Vault.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vault_ml import event as events
+from vault_ml.backoff import Backoff
+from vault_ml.brokers.dead_letter import DeadLetters
+from vault_ml.brokers.port import Consumer, Delivery
+from vault_ml.errors import PoisonError, RetryableError, VaultMLError
+from vault_ml.outage import Outages, Stopping
+from vault_ml.pipeline import Pipeline, Progress
+from vault_ml.removal import Removals
+from vault_ml.sinks.port import Processed, Sink
+from vault_ml.telemetry.health import Health
+from vault_ml.telemetry.logs import Logger, RecordingLog
+from vault_ml.telemetry.metrics import Metrics
+
+# How long a recording thread waits for an event before it looks whether it should stop.
+_RECEIVE_S = 0.5
+# An exception that is none of ours is a bug: once more, in case it was a freak, then dead letter.
+_BUG_ATTEMPTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How a worker works.
+
+    Attributes:
+        concurrency: recordings in flight at once, one thread each.
+        max_attempts: tries for one event before it becomes a dead letter.
+        retry: the wait between two tries of one event.
+        drain_s: after a stop, this long to finish what is in flight; the rest goes back.
+        remove: remove a recording after its event is settled.
+        remove_forwarded: also one whose forwarding the Vault has only queued.
+    """
+
+    concurrency: int
+    max_attempts: int
+    retry: Backoff
+    drain_s: float
+    remove: bool
+    remove_forwarded: bool
+
+
+class Worker:
+    """N recording threads on one consumer."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        pipeline: Pipeline,
+        sinks: Sequence[Sink],
+        dead_letters: DeadLetters,
+        removals: Removals,
+        outages: Outages,
+        options: WorkerOptions,
+        *,
+        stop: threading.Event,
+        metrics: Metrics,
+        health: Health,
+        log: Logger,
+        recording_log: RecordingLog,
+    ) -> None:
+        """Wire it; nothing starts before `run`."""
+        self._consumer = consumer
+        self._pipeline = pipeline
+        self._sinks = sinks
+        self._dead_letters = dead_letters
+        self._removals = removals
+        self._outages = outages
+        self._options = options
+        self._stop = stop
+        self._metrics = metrics
+        self._health = health
+        self._log = log
+        self._recording_log = recording_log
+        self._bug: Exception | None = None
+
+    def run(self) -> None:
+        """Work until the stop event is set, then drain.
+
+        Raises:
+            Exception: what killed a recording thread outside the care of an event; a bug.
+        """
+        self._removals.start()
+        threads = [
+            threading.Thread(target=self._receive_until_stopped, name=f"recording-{n}", daemon=True)
+            for n in range(1, self._options.concurrency + 1)
+        ]
+        for thread in threads:
+            thread.start()
+        while not self._stop.wait(1.0):
+            pass
+        self._drain(threads)
+        if self._bug is not None:
+            raise self._bug
+
+    def _drain(self, threads: Sequence[threading.Thread]) -> None:
+        deadline = time.monotonic() + self._options.drain_s
+        self._log.info("worker_draining", grace_s=self._options.drain_s)
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        unfinished = sum(thread.is_alive() for thread in threads)
+        # Settles what was acked and gives back the rest; what was settled may still be removed.
+        self._consumer.close(max(2.0, deadline - time.monotonic()))
+        self._removals.close(max(1.0, deadline - time.monotonic()))
+        if unfinished:
+            self._log.warning(
+                "recordings_given_back",
+                recordings=unfinished,
+                reason="they did not finish within DRAIN_TIMEOUT_S; they will be delivered again",
+            )
+
+    def _receive_until_stopped(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self._health.beat()
+                self._recording_log.checking()
+                # 1 receive
+                delivery = self._outages.patiently(
+                    "broker", lambda: self._consumer.receive(_RECEIVE_S)
+                )
+                if delivery is not None:
+                    with self._metrics.in_flight():
+                        self._handle(delivery)
+        except Stopping:
+            pass
+        except Exception as error:
+            self._bug = error
+            self._log.exception("recording_thread_died")
+            self._stop.set()
+
+    def _handle(self, delivery: Delivery) -> None:
+        log = self._log.bind(delivery=delivery.id, attempt=delivery.attempt)
+        progress = Progress()
+        started = time.perf_counter()
+        try:
+            processed = self._process(delivery, progress)
+        except Stopping:
+            delivery.retry(0.0, burn_attempt=False)
+            self._metrics.outcome("given_back")
+        except PoisonError as error:
+            self._give_up(delivery, error, progress)
+        except RetryableError as error:
+            self._try_later(delivery, error, progress, self._options.max_attempts)
+        except Exception as error:
+            log.exception("bug", stage=progress.stage)
+            self._try_later(delivery, error, progress, _BUG_ATTEMPTS)
+        else:
+            self._settle(delivery, processed)
+            self._metrics.outcome("processed")
+            self._recording_log.processed(log, processed, seconds=time.perf_counter() - started)
+
+    def _process(self, delivery: Delivery, progress: Progress) -> Processed:
+        # 2 parse
+        with progress.room("parse"):
+            event = events.parse(delivery.message.body)
+        self._recording_log.received(event)
+        # 3 to 6
+        processed = self._pipeline.process(event, delivery.message, progress)
+        # 7 publish, 8 forward: each confirmed before the next
+        for sink in self._sinks:
+            if sink.wants(processed):
+                with progress.room(sink.name):
+                    self._outages.patiently(sink.name, lambda sink=sink: sink.send(processed))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+                self._metrics.sent(sink.name)
+        return processed
+
+    def _settle(self, delivery: Delivery, processed: Processed) -> None:
+        # 10 settle
+        settled = delivery.ack()
+        # 11 remove, when that is done
+        is_forwarded = any(
+            sink.name == "forward_media" and sink.wants(processed) for sink in self._sinks
+        )
+        if self._options.remove and (self._options.remove_forwarded or not is_forwarded):
+            self._removals.after(settled, key=processed.event.key, source=processed.event.source)
+
+    def _try_later(
+        self, delivery: Delivery, error: Exception, progress: Progress, max_attempts: int
+    ) -> None:
+        if delivery.attempt >= max_attempts:
+            self._give_up(delivery, error, progress)
+            return
+        wait_s = self._options.retry.wait_s(delivery.attempt)
+        delivery.retry(wait_s)
+        self._metrics.outcome("retried")
+        self._log.warning(
+            "delivery_retried",
+            delivery=delivery.id,
+            attempt=delivery.attempt,
+            of=max_attempts,
+            stage=progress.stage,
+            again_in_s=round(wait_s, 1),
+            reason=str(error),
+        )
+
+    def _give_up(self, delivery: Delivery, error: Exception, progress: Progress) -> None:
+        try:
+            self._outages.patiently(
+                "dead_letter",
+                lambda: self._dead_letters.send(delivery, error, stage=progress.stage),
+            )
+        except Stopping:
+            # It could not be written, so nothing is settled: the event comes again.
+            delivery.retry(0.0, burn_attempt=False)
+            self._metrics.outcome("given_back")
+            return
+        except VaultMLError as refusal:
+            # Same: never settled without its dead letter. Loud, slow, and harmless to the others.
+            delivery.retry(self._options.retry.cap_s, burn_attempt=False)
+            self._metrics.outcome("retried")
+            self._log.error("dead_letter_refused", delivery=delivery.id, reason=str(refusal))
+            return
+        delivery.ack()
+        self._metrics.outcome("dead_lettered")
+        self._log.error(
+            "delivery_dead_lettered",
+            delivery=delivery.id,
+            attempt=delivery.attempt,
+            stage=progress.stage,
+            error=type(error).__name__,
+            reason=str(error),
+        )
