@@ -58,6 +58,7 @@ class MemoryBroker:
         self._published: dict[str, list[Message]] = defaultdict(list)
         self._groups: dict[tuple[str, str], list[_Entry]] = {}
         self._is_down = False
+        self._consumers: list[MemoryConsumer] = []
         self._changed = threading.Condition()
 
     def consumer(self, queue: str, group: str = "vault-ml") -> MemoryConsumer:
@@ -72,7 +73,9 @@ class MemoryBroker:
                 self._groups[queue, group] = [
                     _Entry(number, message) for number, message in enumerate(self._published[queue])
                 ]
-        return MemoryConsumer(self, queue, group)
+            consumer = MemoryConsumer(self, queue, group)
+            self._consumers.append(consumer)
+        return consumer
 
     def producer(self) -> MemoryProducer:
         """A producer."""
@@ -100,7 +103,10 @@ class MemoryBroker:
         """Answer again. What was acked meanwhile is settled now."""
         with self._changed:
             self._is_down = False
+            settled = [future for one in self._consumers for future in one.settle_acked()]
             self._changed.notify_all()
+        for future in settled:
+            future.set_result(None)
 
     def _check_queue(self, queue: str) -> None:
         if self._queues is not None and queue not in self._queues:
@@ -172,7 +178,6 @@ class MemoryConsumer:
         deadline = time.monotonic() + timeout_s
         with self._changed:
             while not self._is_closed:
-                self._settle_acked()
                 now = time.monotonic()
                 if (entry := self._next(now)) is not None:
                     entry.holder = self
@@ -204,8 +209,9 @@ class MemoryConsumer:
     def close(self, timeout_s: float) -> None:  # noqa: ARG002  memory answers at once
         """As the port says. What is in hand goes back and burns no attempt."""
         with self._changed:
-            self._settle_acked()
             self._is_closed = True
+            if self in self._broker._consumers:  # noqa: SLF001  one module
+                self._broker._consumers.remove(self)  # noqa: SLF001  one module
             for entry in self._entries:
                 if entry.holder is self:
                     entry.holder = None
@@ -218,13 +224,16 @@ class MemoryConsumer:
         """For `MemoryDelivery.ack`."""
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()
+        settled: list[Future[None]] = []
         with self._changed:
             is_lost = entry.holder is not self
             if not is_lost:
                 self._acked.append((entry, future))
-                self._settle_acked()
+                settled = self.settle_acked()
         if is_lost:
             future.set_exception(SettlementLost("the consumer was closed before"))
+        for one in settled:
+            one.set_result(None)
         return future
 
     def put_back(self, entry: _Entry, after_s: float, *, burn_attempt: bool) -> None:
@@ -245,13 +254,14 @@ class MemoryConsumer:
                 return entry
         return None
 
-    def _settle_acked(self) -> None:
+    def settle_acked(self) -> list[Future[None]]:
+        """For the broker, which holds its lock: futures to be done once that is released."""
         if self._broker._is_down:  # noqa: SLF001  one module
-            return
+            return []
         done, self._acked = self._acked, []
-        for entry, future in done:
+        for entry, _ in done:
             self._entries.remove(entry)
-            future.set_result(None)
+        return [future for _, future in done]
 
 
 class MemoryProducer:

@@ -37,6 +37,7 @@ _COMMIT_LOST_S = 30.0  # librdkafka answers every commit; should it not, we go o
 _OFFSETS_S = 5.0  # to read the group's commits of partitions just assigned
 _TOPIC_S = 0.7  # to find or make the topic, per try; a close waits for a try
 _TOPIC_AGAIN_S = 2.0
+_PREFETCH_BYTES = 8 * 1024 * 1024
 
 
 class KafkaConsumer:
@@ -52,7 +53,7 @@ class KafkaConsumer:
         queue: str,
         *,
         log: Log,
-        prefetch: int = 64,
+        prefetch: int = 500,
         window: int = 1000,
     ) -> None:
         """Start the broker thread; connecting happens there.
@@ -61,7 +62,9 @@ class KafkaConsumer:
             options: how to reach the cluster.
             queue: the topic.
             log: told every change of state once.
-            prefetch: messages waiting here to be received; when as many wait, partitions pause.
+            prefetch: messages waiting here to be received; when as many wait (or 8 MB of them),
+                partitions pause. Resuming takes librdkafka up to a second, so the half that still
+                waits then should last longer.
             window: received messages of one partition that no commit has passed; when as many
                 are open, this partition pauses. It bounds memory, and what a crash repeats.
 
@@ -78,6 +81,7 @@ class KafkaConsumer:
         self._changed = threading.Condition()  # guards everything down to the blank line
         self._partitions: dict[int, Partition] = {}
         self._ready: deque[Held] = deque()
+        self._ready_bytes = 0
         self._later: list[tuple[float, int, Held]] = []
         self._sequence = itertools.count()
         self._failure: ConfigError | None = None
@@ -117,6 +121,7 @@ class KafkaConsumer:
                     return None
                 if self._ready and not self._is_paused:
                     held = self._ready.popleft()
+                    self._ready_bytes -= len(held.message.body)
                     attempt = held.partition.attempt(held.offset, time.time())
                     return KafkaDelivery(held, attempt, self)
                 left = deadline - time.monotonic()
@@ -253,21 +258,24 @@ class KafkaConsumer:
         with self._changed:
             partition = self._partitions[number]
             partition.receive(offset)
-            self._ready.append(Held(partition, offset, to_message(message)))
-            self._changed.notify()
+            self._put_ready(Held(partition, offset, to_message(message)))
 
     def _emit_due(self) -> None:
         now = time.monotonic()
         with self._changed:
             while self._later and self._later[0][0] <= now:
-                self._ready.append(heapq.heappop(self._later)[2])
-                self._changed.notify()
+                self._put_ready(heapq.heappop(self._later)[2])
+
+    def _put_ready(self, held: Held) -> None:
+        self._ready.append(held)
+        self._ready_bytes += len(held.message.body)
+        self._changed.notify()
 
     def _pause_what_is_full(self) -> None:
         with self._changed:
-            waiting = len(self._ready)
+            filling = max(len(self._ready) / self._prefetch, self._ready_bytes / _PREFETCH_BYTES)
             # Resumed at half: pausing throws away what librdkafka has fetched ahead.
-            self._is_full = waiting >= (self._prefetch // 2 if self._is_full else self._prefetch)
+            self._is_full = filling >= (0.5 if self._is_full else 1.0)
             wanted = {
                 number
                 for number, partition in self._partitions.items()
@@ -370,6 +378,7 @@ class KafkaConsumer:
                     unsettled += partition.lose()
                     self._paused_numbers.discard(number)
             self._ready = deque(held for held in self._ready if not held.partition.is_lost)
+            self._ready_bytes = sum(len(held.message.body) for held in self._ready)
             self._later = [entry for entry in self._later if not entry[2].partition.is_lost]
             heapq.heapify(self._later)
         for future in unsettled:
