@@ -18,7 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from vault_ml.geometry import Letterbox
 from vault_ml.video.frame import Frame
 from vault_ml.video.shared_frames import SharedFrames
-from vault_ml.yolo.head import HeadSpec
+from vault_ml.yolo.head import HeadSpec, heads_to_json
+from vault_ml.yolo.metadata import METADATA_HEADS, METADATA_LABELS
 
 NET_WH = (64, 48)
 CELL = 8
@@ -99,9 +100,7 @@ def write_tiny_model(
 
 def tiny_metadata() -> dict[str, str]:
     """As the exporter writes it."""
-    from vault_ml.yolo.head import heads_to_json
-
-    return {"vault_ml.heads": heads_to_json(HEADS), "vault_ml.labels": json.dumps(LABELS)}
+    return {METADATA_HEADS: heads_to_json(HEADS), METADATA_LABELS: json.dumps(LABELS)}
 
 
 def picture(

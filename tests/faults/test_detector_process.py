@@ -407,9 +407,15 @@ def test_picture_without_an_answer_fails_alone(detector: DetectorProcess) -> Non
 
 def test_memory_that_was_cut_off_fails_alone(detector: DetectorProcess) -> None:
     pid = detector.pid
-    shared, frames = share([picture(*cells_of(n)) for n in range(4)])
-    with shared:
-        os.ftruncate(shared.fd, 100)
+    whole, frames = share([picture(*cells_of(n)) for n in range(4)])
+    unsealed = os.memfd_create("unsealed")
+    os.truncate(unsealed, whole.pixels.nbytes)
+    with whole, SharedFrames.attach(unsealed, whole.capacity, NET_WH) as shared:
+        frames = [
+            replace(frame, pixels=pixels)
+            for frame, pixels in zip(frames, shared.pixels, strict=True)
+        ]
+        os.truncate(unsealed, 100)
         with pytest.raises(DetectorUnavailable, match="shorter than it should be"):
             detector.detect(shared, frames)
     look(detector, 0)
