@@ -186,11 +186,10 @@ def _resolve_path(model: str, model_dir: Path) -> ModelFiles:
     path = Path(model).expanduser()
     if not path.exists() and (model_dir / path).exists():
         path = model_dir / path
-    kinds = (".cfg", ".weights", ".onnx")
-    if path.suffix not in kinds:
+    if path.suffix not in (".cfg", ".weights", ".onnx"):
         raise ModelError(
             f"MODEL={model}: this is neither {AUTO}, nor a known model "
-            f"({', '.join(KNOWN_MODELS)}), nor a path to a {', '.join(kinds)} file"
+            f"({', '.join(KNOWN_MODELS)}), nor a path to a .cfg, .weights or .onnx file"
         )
     if not path.is_file():
         raise ModelError(f"MODEL={model}: there is no such file, here or in {model_dir}")

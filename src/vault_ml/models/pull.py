@@ -135,6 +135,8 @@ def download(
                 _check(file, url, stream)
             except ModelError as error:
                 if number == len(file.urls) - 1:
+                    if stream.seek(0, 2) == 0:  # nothing worth taking up again
+                        part.unlink()
                     raise
                 note(f"{error}; trying another address")
             else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import onnx
@@ -217,6 +217,8 @@ class _Graph:
             case Activation.MISH:
                 soft = self._node("Softplus", [tensor], f"{name}.soft")
                 return self._node("Mul", [tensor, self._node("Tanh", [soft], f"{name}.gate")], name)
+            case _:
+                assert_never(activation)
 
     def _max_pool(self, index: int, layer: MaxPool, before: str) -> str:
         """Darknet's window begins at -(padding // 2) and may hang over on the right and below."""
