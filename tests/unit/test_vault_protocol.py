@@ -289,6 +289,19 @@ def test_reads_when_to_come_back(value: str | None, expected: float | None) -> N
     assert protocol.retry_after_s(value, NOW) == expected
 
 
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("", ""),
+        ("http://[::1", ""),
+        ("/x?s=2", "https://s3/x?s=2"),
+        ("https://other/x", "https://other/x"),
+    ],
+)
+def test_knows_where_a_redirect_leads(location: str, expected: str) -> None:
+    assert protocol.redirect_target("https://s3/a?s=1", location) == expected
+
+
 def test_the_bulk_reply_is_json_in_json() -> None:
     assert protocol.bulk_reply([]) == b'{"data": "{}"}'
     reply = json.loads(protocol.bulk_reply([("u/1.mp4", "https://s3/1")]))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import NoReturn
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from vault_ml.errors import (
     ConfigError,
@@ -277,10 +277,12 @@ class Api:
         )
 
     def _redirect_sentence(self, reply: Reply) -> str:
-        target = urlsplit(urljoin(self._roots[0], reply.headers.get("location", "")))
-        origin = f"{target.scheme}://{protocol.host_of(target.geturl())}"
+        location = reply.headers.get("location", "")
+        target = protocol.redirect_target(self._roots[0], location)
+        origin = f"{target.partition(':')[0]}://{protocol.host_of(target)}"
+        elsewhere = origin if protocol.is_fetchable(target) else "elsewhere"
         return (
-            f"Vault at {self.host} redirects to {origin}, and our credentials do not follow "
+            f"Vault at {self.host} redirects to {elsewhere}, and our credentials do not follow "
             "redirects. Set VAULT_API_URL to the right address."
         )
 

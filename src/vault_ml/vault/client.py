@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import urljoin
 
 from vault_ml.errors import (
     CredentialsRejected,
@@ -318,19 +317,20 @@ class VaultClient:
         deadline = Deadline(self._options.transfer_timeout_s)
         for _ in range(_MOST_REDIRECTS + 1):
             host = protocol.host_of(url)
+            who = f"The storage at {host}"
             if not self._may_contact(url) or self._is_unreachable(host):
                 return None
             try:
                 with (
-                    _transfer_errors(f"The storage at {host}"),
+                    _transfer_errors(who),
                     self._transport.exchange("GET", url, {}, deadline=deadline) as reply,
                 ):
                     if reply.status == 200:
-                        return self._receive(reply, "signed_url")
+                        return self._receive(reply, who, "signed_url")
                     if reply.status not in REDIRECTS:
                         _judge_storage(reply.status, host, retry_after(reply))
                         return None
-                    url = urljoin(url, reply.headers.get("location", ""))
+                    url = protocol.redirect_target(url, reply.headers.get("location", ""))
             except _NoConnection:
                 self._unreachable_until[host] = time.monotonic() + _FORGET_UNREACHABLE_AFTER_S
                 return None
@@ -348,14 +348,15 @@ class VaultClient:
         return time.monotonic() < self._unreachable_until.get(host, 0.0)
 
     def _fetch_blob(self, headers: Mapping[str, bytes]) -> Recording:
+        who = f"Vault at {self.host}"
         deadline = Deadline(self._options.transfer_timeout_s)
         try:
             with (
-                _transfer_errors(f"Vault at {self.host}"),
+                _transfer_errors(who),
                 self._api.open("GET", protocol.BLOB, headers, None, deadline) as reply,
             ):
                 if reply.status == 200 and not protocol.is_web_page(reply.content_type):
-                    return self._receive(reply, "blob")
+                    return self._receive(reply, who, "blob")
         except _NoConnection as failure:
             raise self._api.no_connection(failure.detail) from failure
         self._api.require_success(reply, "to give this recording.")
@@ -364,9 +365,10 @@ class VaultClient:
             "look at its log and at the proxy in front of it."
         )
 
-    def _receive(self, reply: Reply, route: str) -> Recording:
+    def _receive(self, reply: Reply, who: str, route: str) -> Recording:
         return receive(
             reply,
+            who=who,
             route=route,
             max_bytes=self._options.max_bytes,
             work_dir=self._options.work_dir,

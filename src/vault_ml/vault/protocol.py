@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
 from vault_ml.errors import ConfigError, MalformedEvent
 
@@ -271,6 +271,18 @@ def is_fetchable(url: str) -> bool:
     except ValueError:
         return False
     return parts.scheme in {"http", "https"} and bool(parts.hostname) and "@" not in parts.netloc
+
+
+def redirect_target(url: str, location: str) -> str:
+    """Where a redirect leads; nothing when it leads nowhere.
+
+    >>> redirect_target("https://s3.example.org/a/b?sig=1", "../c")
+    'https://s3.example.org/c'
+    """
+    try:
+        return urljoin(url, location) if location else ""
+    except ValueError:
+        return ""
 
 
 def retry_after_s(value: str | None, now: datetime) -> float | None:

@@ -23,6 +23,9 @@ from vault_ml.vault.transport import Reply
 # What one step of decompression may give: a kilobyte of gzip can hold a megabyte of zeros.
 _GUNZIP_STEP_BYTES = 1 << 20
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
+# More would be exabytes; Python also refuses to read a number of thousands of digits. That these
+# are digits at all, h11 has checked.
+_MOST_LENGTH_DIGITS = 18
 _FULL_DISK_RETRY_S = 30.0
 
 
@@ -65,11 +68,14 @@ class Recording:
         self.close()
 
 
-def receive(reply: Reply, *, route: str, max_bytes: int, work_dir: Path | None) -> Recording:
+def receive(
+    reply: Reply, *, who: str, route: str, max_bytes: int, work_dir: Path | None
+) -> Recording:
     """Stream the body of `reply` into a private file and give it as a recording.
 
     Args:
         reply: a 200 whose body is the recording.
+        who: begins the sentence of an error, such as `Vault at vault.example.org`.
         route: which way it came, for `Recording.route`.
         max_bytes: the largest recording taken, counted after decompression.
         work_dir: where the nameless file lives; None keeps it in memory.
@@ -84,28 +90,28 @@ def receive(reply: Reply, *, route: str, max_bytes: int, work_dir: Path | None) 
     encoding = reply.headers.get("content-encoding", "").strip().lower()
     if encoding not in {"", "identity", "gzip", "x-gzip"}:
         raise UndecodableRecording(
-            "The recording came in a Content-Encoding that we did not ask for; "
-            "a proxy in front of the storage may have added it."
+            f"{who} sent the recording in a Content-Encoding that we did not ask for; "
+            "a proxy in front of it may have added it."
         )
-    announced = reply.headers.get("content-length", "")
-    if announced.isascii() and announced.isdigit() and int(announced) > max_bytes:
-        raise _too_large(max_bytes)
+    announced = reply.headers.get("content-length", "0")
+    if len(announced) > _MOST_LENGTH_DIGITS or int(announced) > max_bytes:
+        raise _too_large(who, max_bytes)
     with _room_or_unavailable(work_dir):
         fd = _nameless_file(work_dir)
     try:
         fetched = _Counter()
         pieces = fetched.counting(reply.pieces())
         digest, size = hashlib.sha256(), 0
-        for piece in _gunzip(pieces) if "gzip" in encoding else pieces:
+        for piece in _gunzip(pieces, who) if "gzip" in encoding else pieces:
             size += len(piece)
             if size > max_bytes:
-                raise _too_large(max_bytes)
+                raise _too_large(who, max_bytes)
             digest.update(piece)
             with _room_or_unavailable(work_dir):
                 _write_all(fd, piece)
         if not size:
             raise RecordingIncomplete(
-                "The recording is empty so far; it may still be on its way to the storage."
+                f"{who} sent a recording that is empty so far; it may still be on its way there."
             )
         os.lseek(fd, 0, os.SEEK_SET)
     except BaseException:
@@ -116,9 +122,9 @@ def receive(reply: Reply, *, route: str, max_bytes: int, work_dir: Path | None) 
     )
 
 
-def _too_large(max_bytes: int) -> RecordingTooLarge:
+def _too_large(who: str, max_bytes: int) -> RecordingTooLarge:
     return RecordingTooLarge(
-        f"The recording is larger than {max_bytes} bytes, the most that is fetched; "
+        f"{who} has a recording of more than {max_bytes} bytes, the most that is fetched; "
         "raise RECORDING_MAX_BYTES if such recordings are meant to be looked at."
     )
 
@@ -135,7 +141,7 @@ class _Counter:
             yield piece
 
 
-def _gunzip(pieces: Iterator[bytes]) -> Iterator[bytes]:
+def _gunzip(pieces: Iterator[bytes], who: str) -> Iterator[bytes]:
     """Decompress in bounded steps, so that a bomb meets the size limit before it fills memory."""
     inflater = zlib.decompressobj(_GZIP_WINDOW)
     try:
@@ -149,9 +155,9 @@ def _gunzip(pieces: Iterator[bytes]) -> Iterator[bytes]:
                     inflater = zlib.decompressobj(_GZIP_WINDOW) if rest else inflater
         yield inflater.flush()
     except zlib.error as error:
-        raise RecordingIncomplete("The recording arrived damaged; it is fetched again.") from error
+        raise RecordingIncomplete(f"{who} sent damaged data; it is fetched again later.") from error
     if not inflater.eof:
-        raise RecordingIncomplete("The recording arrived cut off; it is fetched again.")
+        raise RecordingIncomplete(f"{who} sent half a recording; it is fetched again later.")
 
 
 def _nameless_file(work_dir: Path | None) -> int:
