@@ -61,7 +61,7 @@ def annotate_boxes(
         colour = colour_of(label)
         x1, y1, x2, y2 = (round(v) for v in box)
         cv2.rectangle(drawn, (x1, y1), (x2, y2), colour, line_px)
-        _label(drawn, f"{label} {confidence:.2f}", (x1, y1), colour, max(0.4, 0.5 * scale), line_px)
+        _label(drawn, f"{label} {confidence:.2f}", (x1, y1), colour, scale)
     return drawn
 
 
@@ -70,18 +70,18 @@ def _label(
     text: str,
     corner: tuple[int, int],
     colour: tuple[int, int, int],
-    size: float,
-    line_px: int,
+    scale: float,
 ) -> None:
-    font = cv2.FONT_HERSHEY_SIMPLEX
-    (text_w, text_h), below = cv2.getTextSize(text, font, size, line_px)
+    font, size, stroke_px = cv2.FONT_HERSHEY_SIMPLEX, max(0.45, 0.5 * scale), max(1, round(scale))
+    (text_w, text_h), below = cv2.getTextSize(text, font, size, stroke_px)
+    height = text_h + below + 2
     x = min(corner[0], max(0, picture.shape[1] - text_w))
-    y = corner[1] if corner[1] >= text_h + below else corner[1] + text_h + below
-    cv2.rectangle(picture, (x, y - text_h - below), (x + text_w, y), colour, cv2.FILLED)
+    y = corner[1] if corner[1] >= height else corner[1] + height
+    cv2.rectangle(picture, (x, y - height), (x + text_w, y), colour, cv2.FILLED)
     # Dark letters on a light ground and the other way round (ITU-R BT.601 luma).
     luma = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
     ink = (0, 0, 0) if luma > 140 else (255, 255, 255)
-    cv2.putText(picture, text, (x, y - below // 2), font, size, ink, line_px, cv2.LINE_AA)
+    cv2.putText(picture, text, (x, y - below), font, size, ink, stroke_px, cv2.LINE_AA)
 
 
 def to_jpeg(picture: NDArray[np.uint8], *, quality: int = 90) -> bytes:

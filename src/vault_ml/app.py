@@ -83,19 +83,20 @@ def _wire(
     health: Health,
 ) -> Worker | None:
     """Start everything in order: model, detector, decoders, Vault, broker. None when stopped."""
-    recording_log = RecordingLog(chosen.log_format, log)
+    recording_log = RecordingLog(chosen.log_format, log, publishes=chosen.queue_target is not None)
     model = _model(chosen, log, recording_log)
     detector = _detector(chosen, model)
     stack.callback(detector.close)
     detector.on_restart = lambda reason: _detector_lost(reason, log, metrics)
     detector.start()
-    log.info(
-        "detector_started",
-        runtime=detector.info.runtime,
-        device=detector.info.device,
-        precision=detector.info.precision,
-        model=model.name,
-    )
+    runs = {
+        "model": model.name,
+        "runtime": detector.info.runtime,
+        "device": detector.info.device,
+        "precision": detector.info.precision,
+    }
+    metrics.runs(version=__version__, **runs)
+    log.info("detector_started", **runs)
     concurrency = _concurrency(chosen, log)
     decoders = DecoderPool(
         min(concurrency, usable_cpus() + 1),

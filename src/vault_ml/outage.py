@@ -13,10 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from vault_ml.backoff import Backoff
 from vault_ml.errors import ConfigError, RetryableError, UnavailableError
+from vault_ml.telemetry.logs import Logger
 
 T = TypeVar("T")
 
@@ -25,16 +26,6 @@ _REMIND_EVERY_S = 60.0
 _NEWS_AT_MOST_EVERY_S = 5.0
 # As often must a step fail beside a healthy dependency before it counts as the event's trouble.
 _OWN_FAILURES = 4
-
-
-class Log(Protocol):
-    """The part of a structlog logger that is used here."""
-
-    def info(self, event: str, **fields: object) -> object:
-        """Log at level info."""
-
-    def warning(self, event: str, **fields: object) -> object:
-        """Log at level warning."""
 
 
 class Stopping(Exception):
@@ -51,7 +42,7 @@ class Outages:
         stop: threading.Event,
         on_pause: Callable[[], None],
         on_resume: Callable[[], None],
-        log: Log,
+        log: Logger,
     ) -> None:
         """Call `on_pause` when the first thread starts waiting, `on_resume` after the last."""
         self._backoff = backoff

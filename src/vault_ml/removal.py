@@ -16,7 +16,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from vault_ml.errors import VaultMLError
-from vault_ml.outage import Log, Outages, Stopping
+from vault_ml.outage import Outages, Stopping
+from vault_ml.telemetry.logs import Logger
 from vault_ml.vault.client import VaultClient
 
 
@@ -35,7 +36,7 @@ class Removals:
         outages: Outages,
         *,
         on_removed: Callable[[], None],
-        log: Log,
+        log: Logger,
     ) -> None:
         """Remove through `vault`; waits out its outages."""
         self._vault = vault

@@ -111,6 +111,7 @@ class Worker:
             raise self._bug
 
     def _drain(self, threads: Sequence[threading.Thread]) -> None:
+        self._health.drain()
         deadline = time.monotonic() + self._options.drain_s
         self._log.info("worker_draining", grace_s=self._options.drain_s)
         for thread in threads:
@@ -140,7 +141,7 @@ class Worker:
                         self._handle(delivery)
         except Stopping:
             pass
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # kept, and raised again by `run`
             self._bug = error
             self._log.exception("recording_thread_died")
             self._stop.set()
@@ -164,6 +165,7 @@ class Worker:
         else:
             self._settle(delivery, processed)
             self._metrics.outcome("processed")
+            self._metrics.rooms(progress.seconds)
             self._recording_log.processed(log, processed, seconds=time.perf_counter() - started)
 
     def _process(self, delivery: Delivery, progress: Progress) -> Processed:

@@ -11,7 +11,13 @@ from collections.abc import Sequence
 
 import typer
 
-from vault_ml.cli import check, config, convert, demo, detect, models, run
+from vault_ml.cli import models
+from vault_ml.cli.check import check
+from vault_ml.cli.config import config
+from vault_ml.cli.convert import convert
+from vault_ml.cli.demo import demo
+from vault_ml.cli.detect import detect
+from vault_ml.cli.run import run
 from vault_ml.errors import ConfigError, UnavailableError, VaultMLError
 
 app = typer.Typer(
@@ -24,12 +30,12 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command("run")(run.run)
-app.command("detect")(detect.detect)
-app.command("demo")(demo.demo)
-app.command("check")(check.check)
-app.command("config")(config.config)
-app.command("convert")(convert.convert)
+app.command("run")(run)
+app.command("detect")(detect)
+app.command("demo")(demo)
+app.command("check")(check)
+app.command("config")(config)
+app.command("convert")(convert)
 app.add_typer(models.app, name="models")
 
 

@@ -26,8 +26,8 @@ from vault_ml.demo.kafka_server import EmbeddedKafka
 from vault_ml.demo.vault_server import EmbeddedVault
 from vault_ml.demo.worker_process import WorkerProcess
 from vault_ml.errors import UnavailableError, VaultMLError
-from vault_ml.outage import Log
 from vault_ml.result import message_key
+from vault_ml.telemetry.logs import Logger
 from vault_ml.vault.client import VaultClient
 from vault_ml.video.decoder_pool import DecoderPool
 from vault_ml.video.limits import DecodeLimits
@@ -163,7 +163,7 @@ class Show:
 
 
 @contextmanager
-def stage(*, model: str | None, pictures: Path | None, log: Log) -> Iterator[Show]:
+def stage(*, model: str | None, pictures: Path | None, log: Logger) -> Iterator[Show]:
     """Start everything and end it again; the folder of the embedded Vault goes with it.
 
     Args:

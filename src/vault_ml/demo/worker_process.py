@@ -17,6 +17,12 @@ import httpx
 from vault_ml.errors import UnavailableError, VaultMLError
 
 _STOP_WITHIN_S = 40.0
+# What the worker of the demo sees of the environment: the machine and the model, no queue of ours.
+_KEPT = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TERM", "PYTHONPATH", "XDG_CACHE_HOME",
+    "XDG_DATA_HOME", "MODEL", "MODEL_DIR", "CACHE_DIR",
+    "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG",
+)  # fmt: skip
 
 
 def free_port() -> int:
@@ -34,9 +40,7 @@ class WorkerProcess:
         """Start it, with its health page on a free port unless WEB_ADDRESS is given."""
         web = variables.get("WEB_ADDRESS") or f"127.0.0.1:{free_port()}"
         self.web_url = f"http://{web}"
-        keep = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TERM", "PYTHONPATH", "MODEL", "MODEL_DIR",
-                "CACHE_DIR", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")  # fmt: skip
-        environment = {name: os.environ[name] for name in keep if name in os.environ}
+        environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "vault_ml", "run"],
             env={**environment, **variables, "WEB_ADDRESS": web},

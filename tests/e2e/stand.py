@@ -1,0 +1,209 @@
+"""A whole stand for end-to-end tests: Kafka on a socket, an HTTP Vault, the real command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import structlog
+
+from vault_ml.brokers.kafka import KafkaConsumer, KafkaOptions, KafkaProducer
+from vault_ml.brokers.port import Message
+from vault_ml.demo.vault_server import EmbeddedVault
+from vault_ml.demo.worker_process import free_port
+
+# The mock cluster's group coordinator answers a second member within one session.
+FAST_GROUP = {"session.timeout.ms": "6000", "fetch.wait.max.ms": "50"}
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
+        time.sleep(0.05)
+
+
+class WorkerUnderTest:
+    """`vault-ml run` as a subprocess, its output in a file."""
+
+    def __init__(self, variables: Mapping[str, str], log: Path) -> None:
+        self.web = f"127.0.0.1:{free_port()}"
+        self.log = log
+        keep = (
+            "PATH",
+            "HOME",
+            "LANG",
+            "XDG_CACHE_HOME",
+            "COVERAGE_PROCESS_START",
+            "COVERAGE_PROCESS_CONFIG",
+        )
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "vault_ml", "run"],
+                env={**{k: os.environ[k] for k in keep if k in os.environ},
+                     "WEB_ADDRESS": self.web, **variables},
+                stdout=output, stderr=output, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """The JSON log lines of one event."""
+        found = []
+        for line in self.output().splitlines():
+            if line.startswith("{"):
+                row = json.loads(line)
+                if row.get("event") == event:
+                    found.append(row)
+        return found
+
+    def is_ready(self) -> bool:
+        try:
+            return httpx.get(f"http://{self.web}/readyz", timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def wait_ready(self, timeout_s: float = 60) -> None:
+        def ready_or_dead() -> bool:
+            assert self.process.poll() is None, self.output()
+            return self.is_ready()
+
+        wait_for(ready_or_dead, timeout_s, "the worker is ready")
+
+    def metrics(self) -> str:
+        return httpx.get(f"http://{self.web}/metrics", timeout=5).text
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, timeout_s: float = 40) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout_s)
+
+
+@dataclass
+class Reader:
+    """Reads a topic to memory in the background, in the order of the broker."""
+
+    consumer: KafkaConsumer
+    messages: list[Message] = field(default_factory=list)
+    arrived_at: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        while not self._stop.is_set():
+            delivery = self.consumer.receive(0.2)
+            if delivery is not None:
+                self.arrived_at.append(time.time())
+                self.messages.append(delivery.message)
+                delivery.ack()
+
+    def documents(self) -> list[dict[str, Any]]:
+        return [json.loads(message.body) for message in list(self.messages)]
+
+    def keys(self) -> set[str]:
+        return {document["payload"]["key"] for document in self.documents()}
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(5)
+        self.consumer.close(5)
+
+
+@dataclass
+class Stand:
+    """Broker and Vault, and the variables of the original that reach them."""
+
+    bootstrap: str
+    vault: EmbeddedVault
+    producer: KafkaProducer
+    folder: Path
+    queue: str
+    target: str
+    credentials: Mapping[str, str]
+    readers: list[Reader] = field(default_factory=list)
+    workers: list[WorkerUnderTest] = field(default_factory=list)
+
+    def variables(self, **more: str) -> dict[str, str]:
+        """What the original's `docker run` sets, and nothing else."""
+        return {
+            "QUEUE_SYSTEM": "KAFKA",
+            "QUEUE_NAME": self.queue,
+            "QUEUE_TARGET": self.target,
+            "KAFKA_BROKER": self.bootstrap,
+            "KAFKA_GROUP": "mygroup",
+            **self.credentials,
+            "VAULT_API_URL": self.vault.url,
+            "VAULT_ACCESS_KEY": self.vault.account.access_key,
+            "VAULT_SECRET_KEY": self.vault.account.secret_key,
+            "NUMBER_OF_PREDICTIONS": "5",
+            "FORWARDING_MEDIA": "false",
+            "FORWARDING_METADATA": "false",
+            "FORWARDING_OBJECT_THRESHOLD": "1",
+            "REMOVE_AFTER_PROCESSED": "false",
+            **more,
+        }
+
+    def worker(self, name: str = "worker", **more: str) -> WorkerUnderTest:
+        worker = WorkerUnderTest(self.variables(**more), self.folder / f"{name}.log")
+        self.workers.append(worker)
+        return worker
+
+    def reader(self, topic: str) -> Reader:
+        options = KafkaOptions(self.bootstrap, f"reader-{len(self.readers)}", extra=FAST_GROUP)
+        reader = Reader(KafkaConsumer(options, topic, log=structlog.get_logger()))
+        self.readers.append(reader)
+        return reader
+
+    def announce(self, key: str) -> None:
+        """Publish the event of a stored recording."""
+        self.send(self.vault.event(key))
+
+    def send(self, body: bytes, key: bytes | None = None) -> None:
+        self.producer.publish(self.queue, Message(body, key), timeout_s=20)
+
+    def store(self, key: str, content: bytes) -> str:
+        self.vault.put(key, content)
+        self.announce(key)
+        return key
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+        for reader in self.readers:
+            reader.close()
+        self.producer.close(5)
+        self.vault.stop()
+
+
+@contextmanager
+def make_stand(bootstrap: str, folder: Path, queue: str) -> Iterator[Stand]:
+    vault = EmbeddedVault(folder / "vault", "access!@#$%12345", "secret!@#$%67890").start()
+    producer = KafkaProducer(KafkaOptions(bootstrap, "stand"), log=structlog.get_logger())
+    stand = Stand(bootstrap, vault, producer, folder, queue, f"{queue}-results", {})
+    try:
+        yield stand
+    finally:
+        stand.close()
+
+
+def recording_name(number: int, camera: str = "highway4") -> str:
+    """A name as an Agent gives it."""
+    return f"youruser/{1630567591 + number}_6-967003_{camera}_200-200-400-400_24_{number}.mp4"
