@@ -25,13 +25,12 @@ _SECRET_PARTS = (
     "signedurl",
     "cloudkey",
     "bearer",
-    "saslconfig",
-    "saslusername",
+    "jaas",
     "keypem",
     "keystore",
 )
-# Long tokens are secrets; `event-token` of a recording is a number that the agent made up.
-_SECRET_NAMES = frozenset({"token", "accesstoken", "authtoken", "sessiontoken", "refreshtoken"})
+# `event-token` of a recording is no secret but a number that the agent made up.
+_OPEN_TOKENS = frozenset({"eventtoken"})
 _SEPARATORS = re.compile(r"[-_. ]")
 # Of our own headers, what says which recording; everything else with this prefix is masked.
 _KERBEROS_PREFIX = "xkerberos"
@@ -59,7 +58,8 @@ def is_secret_name(name: str) -> bool:
     plain = _SEPARATORS.sub("", name).lower()
     if plain.startswith(_KERBEROS_PREFIX):
         return plain not in _OPEN_KERBEROS_HEADERS
-    return plain in _SECRET_NAMES or any(part in plain for part in _SECRET_PARTS)
+    is_token = plain.endswith("token") and plain not in _OPEN_TOKENS
+    return is_token or any(part in plain for part in _SECRET_PARTS)
 
 
 def redact_text(text: str) -> str:
@@ -91,6 +91,8 @@ def _redact(value: object, depth: int) -> object:
     match value:
         case str():
             return redact_text(value)
+        case bytes() | bytearray() | memoryview():
+            return f"<{len(value)} bytes>"
         case Mapping():
             return {
                 name: MASK

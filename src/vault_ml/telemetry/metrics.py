@@ -1,0 +1,138 @@
+"""Metrics for Prometheus, on a registry of their own. Labels are closed sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+OUTCOMES = ("processed", "retried", "dead_lettered", "given_back")
+ROOMS = ("parse", "fetch", "decode", "detect", "judge", "publish", "forward_media",
+         "forward_metadata")  # fmt: skip
+SINKS = ("publish", "forward_media", "forward_metadata")
+_OTHER = "other"
+# A fetch of a small clip takes milliseconds, decoding a long one minutes.
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+class Metrics:
+    """What is counted. Methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        """Start all counters at 0, so that a rate can be taken from the first event on."""
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library left it untyped
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self._recordings = Counter(
+            "vault_ml_recordings_total",
+            "Deliveries by outcome: processed, retried, dead_lettered, given_back.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._room_seconds = Histogram(
+            "vault_ml_room_seconds",
+            "Seconds that a recording spent in each step.",
+            ["room"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._sent = Counter(
+            "vault_ml_sent_total",
+            "Results and forwards that the other side has confirmed.",
+            ["sink"],
+            registry=self.registry,
+        )
+        self._in_flight = Gauge(
+            "vault_ml_in_flight", "Recordings being worked on.", registry=self.registry
+        )
+        self._bytes = Counter(
+            "vault_ml_fetched_bytes_total", "Bytes of recordings fetched.", registry=self.registry
+        )
+        self._removed = Counter(
+            "vault_ml_removed_total", "Recordings removed from the Vault.", registry=self.registry
+        )
+        self._decoder_restarts = Counter(
+            "vault_ml_decoder_restarts_total",
+            "Decoder processes that died or were stuck, and were replaced.",
+            registry=self.registry,
+        )
+        self._detector_restarts = Counter(
+            "vault_ml_detector_restarts_total",
+            "Detector processes that died or were stuck, and were replaced.",
+            registry=self.registry,
+        )
+        self._info = Gauge(
+            "vault_ml_info",
+            "What runs; the value is always 1.",
+            ["version", "model", "runtime", "device", "precision"],
+            registry=self.registry,
+        )
+        for outcome in OUTCOMES:
+            self._recordings.labels(outcome)
+        for room in ROOMS:
+            self._room_seconds.labels(room)
+        for sink in SINKS:
+            self._sent.labels(sink)
+
+    def outcome(self, outcome: str) -> None:
+        """Count a delivery that is settled or given back; `outcome` is one of `OUTCOMES`."""
+        self._recordings.labels(_one_of(OUTCOMES, outcome)).inc()
+
+    @contextmanager
+    def in_flight(self) -> Iterator[None]:
+        """Count a recording as worked on."""
+        with self._in_flight.track_inprogress():
+            yield
+
+    def rooms(self, seconds: Mapping[str, float]) -> None:
+        """Record how long one recording was in each of `ROOMS`."""
+        for room, spent in seconds.items():
+            self._room_seconds.labels(_one_of(ROOMS, room)).observe(spent)
+
+    def sent(self, sink: str) -> None:
+        """Count what one of `SINKS` has confirmed."""
+        self._sent.labels(_one_of(SINKS, sink)).inc()
+
+    def fetched(self, size_bytes: int) -> None:
+        """Count the bytes of a fetched recording."""
+        self._bytes.inc(size_bytes)
+
+    def removed(self) -> None:
+        """Count a removed recording."""
+        self._removed.inc()
+
+    def decoder_restarted(self) -> None:
+        """Count a decoder that was replaced."""
+        self._decoder_restarts.inc()
+
+    def detector_restarted(self) -> None:
+        """Count a detector that was replaced."""
+        self._detector_restarts.inc()
+
+    def runs(self, *, version: str, model: str, runtime: str, device: str, precision: str) -> None:
+        """Say what runs, once it does."""
+        self._info.clear()
+        self._info.labels(version, model, runtime, device, precision).set(1)
+
+    def render(self) -> tuple[bytes, str]:
+        """All metrics in Prometheus' text format, and its content type."""
+        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+
+def _one_of(labels: tuple[str, ...], label: str) -> str:
+    """A label of the closed set. A new name is no reason to fail a recording; a test finds it."""
+    return label if label in labels else _OTHER
