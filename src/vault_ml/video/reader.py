@@ -28,6 +28,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vault_ml.video.limits import DecodeLimits, Reason, Refused
+from vault_ml.video.photo import HEADER_BYTES, claimed_size_wh
 from vault_ml.video.picture import MOVING, STILL, Picture
 from vault_ml.video.sampling import PacketIndex, Sampling, choose_targets
 
@@ -108,6 +109,8 @@ class RecordingReader:
         self._limits = limits
         if file.seek(0, os.SEEK_END) == 0:
             raise Refused(Reason.EMPTY)
+        file.seek(0)
+        self._check_pixels(*(claimed_size_wh(file.read(HEADER_BYTES)) or (0, 0)))
         self._open()
         try:
             self.index = self._read_index()
@@ -140,8 +143,6 @@ class RecordingReader:
             self._check_pixels(frame.width, frame.height)
             yield Picture(self._seconds(latest), frame, STILL if self.is_still else MOVING)
         if latest is None:
-            width, height = self.stream.codec_context.width, self.stream.codec_context.height
-            self._check_pixels(width, height)  # some codecs tell their size only when decoding
             raise Refused(Reason.NOTHING_DECODES)
 
     def reopen(self) -> None:
@@ -234,10 +235,11 @@ class RecordingReader:
         # recording with several threads.
         codec.thread_count = 1
         codec.thread_type = ThreadType.NONE
-        codec.options = {
-            "codec_whitelist": ",".join(_CODECS),
-            "max_pixels": str(self._limits.max_pixels),
-        }
+        codec.options = {"codec_whitelist": ",".join(_CODECS)}
+        if codec.name != "mpeg4":
+            # MPEG-4 in MP4 does not announce a size, and refusing it in the decoder would look
+            # like damage. Its pictures cannot exceed 67 megapixels; each is checked once decoded.
+            codec.options |= {"max_pixels": str(self._limits.max_pixels)}
         return stream
 
     def _read_index(self) -> PacketIndex:

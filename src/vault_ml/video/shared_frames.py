@@ -7,6 +7,7 @@ anonymous file disappears with its last descriptor, also after `kill -9`.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import mmap
 import os
 from types import TracebackType
@@ -45,8 +46,13 @@ class SharedFrames:
         w, h = net_wh
         if capacity <= 0 or w <= 0 or h <= 0:
             raise ValueError(f"expected a positive capacity and size, got {capacity} of {net_wh}")
-        fd = os.memfd_create("vault-ml-frames", os.MFD_CLOEXEC)
+        fd = os.memfd_create("vault-ml-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(fd, capacity * h * w * 3)
+        # A decoder that was taken over could cut the file short: whoever then touches the mapping
+        # dies of SIGBUS, the worker and the detector first.
+        fcntl.fcntl(
+            fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        )
         return cls(fd, capacity, net_wh)
 
     @classmethod

@@ -1,0 +1,79 @@
+"""What a decoder child says about a recording, believed only where it can be true.
+
+The child parses hostile bytes; whoever takes it over can send anything, but no more than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vault_ml.geometry import Letterbox
+from vault_ml.video.frame import Frame
+from vault_ml.video.limits import DecodeLimits, Reason, Refused
+from vault_ml.video.shared_frames import SharedFrames
+
+_MAX_SECONDS = 1e9
+_MAX_SIDE = 1 << 31
+
+
+class Nonsense(Exception):
+    """A child answered with something that an honest one never says."""
+
+
+def checked(
+    answer: Mapping[str, Any], shared: SharedFrames, limits: DecodeLimits
+) -> tuple[tuple[Frame, ...], float | None]:
+    """Believe a child's answer only where it can be true.
+
+    Raises:
+        Refused: the child refused the recording.
+        Nonsense: the answer cannot be true.
+    """
+    if "refused" in answer:
+        raise _refusal(answer)
+    looked_at = answer.get("frames")
+    if not isinstance(looked_at, list) or not 1 <= len(looked_at) <= shared.capacity:
+        raise Nonsense("number of frames")
+    frames: list[Frame] = []
+    for index, said in enumerate(looked_at):
+        if not isinstance(said, dict):
+            raise Nonsense("frame")
+        timestamp_s = _number(said.get("timestamp_s"))
+        if frames and timestamp_s <= frames[-1].timestamp_s:
+            raise Nonsense("order of frames")
+        width, height = _size(said.get("size_wh"))
+        if width * height > limits.max_pixels:
+            raise Nonsense("size of a frame")
+        letterbox = Letterbox.fit((width, height), shared.net_wh)
+        frames.append(Frame(index, timestamp_s, letterbox, shared.pixels[index]))
+    duration_s = answer.get("duration_s")
+    return tuple(frames), None if duration_s is None else _number(duration_s)
+
+
+def _refusal(answer: Mapping[str, Any]) -> Refused:
+    if answer["refused"] not in list(Reason):
+        raise Nonsense("reason")
+    reason = Reason(answer["refused"])
+    return Refused(
+        reason,
+        codec=str(answer.get("codec", "")),
+        size_wh=_size(answer.get("size_wh")) if reason is Reason.PIXELS else (0, 0),
+        seconds=_number(answer.get("seconds")) if reason is Reason.DURATION else 0.0,
+    )
+
+
+def _number(value: object) -> float:
+    # bool is an int to isinstance; NaN fails the comparison.
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise Nonsense("time")
+    if not 0 <= value <= _MAX_SECONDS:
+        raise Nonsense("time")
+    return float(value)
+
+
+def _size(value: object) -> tuple[int, int]:
+    match value:
+        case [int(width), int(height)] if 1 <= width <= _MAX_SIDE and 1 <= height <= _MAX_SIDE:
+            return width, height
+    raise Nonsense("size")

@@ -1,0 +1,179 @@
+"""The process that parses hostile bytes: `python -m vault_ml.video.decoder_child`.
+
+It has no credentials, no settings and no path: recordings, and the memory for their frames, come
+as descriptors over the socket, one recording at a time. What it answers is a closed set of
+shapes that the parent checks before believing any of it (see `decoder_pool`):
+
+    parent -> {"decode": {...}} + recording, frame memory    frames, or why not
+    parent -> {"picture": i} + memory for one whole picture  done
+    parent -> {"release": true}                              (no answer)
+"""
+
+from __future__ import annotations
+
+import os
+
+# OpenBLAS starts a thread per core when numpy is imported; nothing here multiplies matrices.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import contextlib
+import json
+import resource
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import av.logging
+import cv2
+import numpy as np
+
+from vault_ml.child import Channel, ChildGone, connect
+from vault_ml.geometry import Letterbox
+from vault_ml.video.limits import DecodeLimits, Reason, Refused
+from vault_ml.video.picture import Picture, letterbox_into
+from vault_ml.video.reader import RecordingFile, RecordingReader
+from vault_ml.video.sampling import Sampling
+from vault_ml.video.shared_frames import SharedFrames
+
+# The socket, a recording, two memories, and room for what Python and FFmpeg open on their own.
+_MAX_OPEN_FILES = 32
+_ANSWER_TIMEOUT_S = 60.0
+
+
+def confine(max_memory_bytes: int) -> None:
+    """Give up what decoding does not need. The one place where this process is locked in.
+
+    `max_memory_bytes` counts from what the process maps by now: its libraries alone map about a
+    gigabyte, most of which is never touched. Writing files is limited to nothing; the frame
+    memory is written through a mapping, to which the limit does not apply. There is no limit on
+    CPU time, because it would add up over the recordings; the parent watches the clock.
+    """
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    memory = pages * resource.getpagesize() + max_memory_bytes
+    for limit, value in (
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_NOFILE, _MAX_OPEN_FILES),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        # Where a lower limit was set from outside, that one stays.
+        _, hard = resource.getrlimit(limit)
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (value, value))
+
+
+class _Decoder:
+    """Answers the parent's questions; holds the pictures of the recording at hand."""
+
+    def __init__(self, limits: DecodeLimits) -> None:
+        self._limits = limits
+        self._held: list[Picture] = []
+
+    def answer(self, message: Mapping[str, Any], fds: list[int]) -> dict[str, Any] | None:
+        """What to send back, or None for nothing. Closes `fds`.
+
+        Raises:
+            ValueError: the message is not one that the pool sends.
+        """
+        if "decode" in message:
+            recording, memory = fds
+            self._held.clear()
+            try:
+                return self._decode(recording, memory, **message["decode"])
+            except Refused as refused:
+                self._held.clear()
+                return {
+                    "refused": refused.reason,
+                    "codec": refused.codec,
+                    "size_wh": refused.size_wh,
+                    "seconds": refused.seconds,
+                }
+            finally:
+                os.close(recording)
+        if "picture" in message:
+            return self._picture(int(message["picture"]), *fds)
+        if "release" in message:
+            self._held.clear()
+            return None
+        raise ValueError(f"unknown message {sorted(message)}")
+
+    def _decode(
+        self,
+        recording: int,
+        memory: int,
+        *,
+        frames: int,
+        sampling: str,
+        net_wh: tuple[int, int],
+        keep_pictures: bool,
+    ) -> dict[str, Any]:
+        net_w, net_h = net_wh
+        looked_at: list[dict[str, Any]] = []
+        with (
+            SharedFrames.attach(memory, frames, (net_w, net_h)) as shared,
+            _memory_errors_refused(),
+            RecordingReader(RecordingFile(recording), self._limits) as reader,
+        ):
+            for picture in reader.pictures(frames, Sampling(sampling)):
+                try:
+                    rgb = picture.rgb()
+                except av.error.FFmpegError:
+                    continue  # a pixel format that swscale does not know
+                letterbox = Letterbox.fit(picture.size_wh, (net_w, net_h))
+                letterbox_into(shared.pixels[len(looked_at)], rgb, letterbox)
+                looked_at.append({"timestamp_s": picture.timestamp_s, "size_wh": picture.size_wh})
+                if keep_pictures:
+                    self._held.append(picture)
+            if not looked_at:
+                raise Refused(Reason.NOTHING_DECODES)
+            return {"frames": looked_at, "duration_s": reader.duration_s}
+
+    def _picture(self, index: int, memory: int) -> dict[str, Any]:
+        picture = self._held[index]
+        with SharedFrames.attach(memory, 1, picture.size_wh) as shared:
+            try:
+                with _memory_errors_refused():
+                    np.copyto(shared.pixels[0], picture.rgb())
+            except Refused as refused:
+                return {"refused": refused.reason}
+        return {"picture": index}
+
+
+@contextlib.contextmanager
+def _memory_errors_refused() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        raise Refused(Reason.MEMORY) from error
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise Refused(Reason.MEMORY) from error
+        raise
+
+
+def serve(channel: Channel, limits: DecodeLimits) -> None:
+    """Answer until the parent hangs up."""
+    decoder = _Decoder(limits)
+    with contextlib.suppress(ChildGone):
+        channel.send({"ready": True}, timeout_s=_ANSWER_TIMEOUT_S)
+        while True:
+            message, fds = channel.receive(timeout_s=None)
+            answer = decoder.answer(message, fds)
+            if answer is not None:
+                channel.send(answer, timeout_s=_ANSWER_TIMEOUT_S)
+
+
+def main() -> None:
+    """Start as a child of the worker; see `vault_ml.child`."""
+    channel, (limits_json,) = connect()
+    limits = DecodeLimits(**json.loads(limits_json))
+    av.logging.set_level(None)  # FFmpeg describes every damaged byte at length
+    cv2.setNumThreads(1)
+    confine(limits.max_memory_bytes)
+    serve(channel, limits)
+
+
+if __name__ == "__main__":
+    main()

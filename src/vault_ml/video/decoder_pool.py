@@ -1,0 +1,377 @@
+"""Decoder processes, one recording at a time each: lent, watched, killed and replaced.
+
+A child parses hostile bytes with native code, so it may hang, crash or lie. It gets a deadline
+by the wall clock; a dead or late one is killed and replaced at once, and only its own recording
+fails (`DecoderFailed`, which is tried again). Nothing it says is believed unchecked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vault_ml.child import Child, ChildGone, ChildStuck
+from vault_ml.errors import ConfigError, DecoderFailed, RecordingTooLarge
+from vault_ml.video.answer import Nonsense, checked
+from vault_ml.video.frame import Frame
+from vault_ml.video.limits import DecodeLimits, Reason, Refused, error_for
+from vault_ml.video.sampling import Sampling
+from vault_ml.video.shared_frames import SharedFrames
+
+__all__ = ["DecodeLimits", "DecodedRecording", "DecoderPool", "Sampling"]
+
+_MODULE = "vault_ml.video.decoder_child"
+# A child imports PyAV, OpenCV and numpy: half a second on an idle machine, many on a full one.
+_START_TIMEOUT_S = 60.0
+# A child that closed its socket is about to end, and how it ended makes a better message.
+_EPITAPH_WAIT_S = 1.0
+
+
+@dataclass(eq=False, slots=True)
+class _Worker:
+    """A child and what it has done so far."""
+
+    child: Child
+    is_ready: bool = False
+    served: int = 0
+
+    def wait_until_ready(self) -> None:
+        """Wait for its first word, once. Raises as `ask`."""
+        if not self.is_ready:
+            self.ask(None, (), _START_TIMEOUT_S)
+            self.is_ready = True
+
+    def ask(
+        self, message: Mapping[str, Any] | None, fds: Sequence[int], timeout_s: float
+    ) -> dict[str, Any]:
+        """Send `message`, where there is one, and wait for an answer.
+
+        Raises:
+            DecoderFailed: it is gone, or did not answer in time. It must be discarded.
+        """
+        deadline = time.monotonic() + timeout_s
+        try:
+            if message is not None:
+                self.child.channel.send(message, fds, timeout_s=timeout_s)
+            answer, unasked = self.child.channel.receive(
+                timeout_s=max(0.0, deadline - time.monotonic())
+            )
+        except ChildStuck as error:
+            raise DecoderFailed(
+                f"the decoder was stopped: it had not finished within {timeout_s:g} s"
+            ) from error
+        except ChildGone as error:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.child.process.wait(_EPITAPH_WAIT_S)
+            raise DecoderFailed(
+                f"the decoder {self.child.epitaph()} while it worked on this recording"
+            ) from error
+        for fd in unasked:
+            os.close(fd)
+        return answer
+
+
+class DecodedRecording:
+    """The looked-at frames of one recording, in memory shared with the detector.
+
+    Attributes:
+        frames: in order of time; their pixels are views of `shared`.
+        shared: the memory, to be handed to the detector.
+        duration_s: presentation time of the whole recording, seconds.
+    """
+
+    def __init__(
+        self,
+        frames: tuple[Frame, ...],
+        shared: SharedFrames,
+        duration_s: float | None,
+        pool: DecoderPool,
+        worker: _Worker | None,
+    ) -> None:
+        """Own `shared`, and the lease of `worker` where pictures are kept."""
+        self.frames = frames
+        self.shared = shared
+        self.duration_s = duration_s
+        self._pool = pool
+        self._worker = worker
+
+    def picture(self, index: int) -> NDArray[np.uint8]:
+        """The whole of frame `index`: (h, w, 3) uint8 RGB at the original size, upright.
+
+        Raises:
+            ValueError: the recording was decoded without `keep_pictures`, or is closed.
+            IndexError: there is no such frame.
+            DecoderFailed: the child that holds the picture died or is stuck.
+            RecordingTooLarge: there is no room for the picture.
+        """
+        if self._worker is None:
+            raise ValueError("no pictures are held: closed, or decoded without keep_pictures")
+        if not 0 <= index < len(self.frames):
+            raise IndexError(f"expected a frame 0..{len(self.frames) - 1}, got {index}")
+        limits = self._pool.limits
+        with SharedFrames.create(1, self.frames[index].size_wh) as memory:
+            try:
+                answer = self._worker.ask({"picture": index}, (memory.fd,), limits.max_seconds)
+            except DecoderFailed:
+                worker, self._worker = self._worker, None
+                self._pool.discard(worker)
+                raise
+            if answer.get("refused") == Reason.MEMORY:
+                raise RecordingTooLarge(str(error_for(Refused(Reason.MEMORY), limits)))
+            whole: NDArray[np.uint8] = memory.pixels[0].copy()
+            return whole
+
+    def close(self) -> None:
+        """Give the memory back, and the child where pictures were kept. Idempotent."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            self._pool.release(worker, holds_pictures=True)
+        self.shared.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class DecoderPool:
+    """Up to `size` decoder children, started when first needed. Thread-safe.
+
+    Attributes:
+        limits: what one recording may cost.
+    """
+
+    def __init__(self, size: int, limits: DecodeLimits | None = None) -> None:
+        """Prepare a pool; `start` makes sure that a child can run at all.
+
+        Args:
+            size: recordings decoded at the same time. Each uses one core while it decodes.
+            limits: the defaults where None.
+
+        Raises:
+            ValueError: `size` is not positive.
+        """
+        if size <= 0:
+            raise ValueError(f"expected a positive number of decoders, got {size}")
+        self.limits = limits or DecodeLimits()
+        self._size = size
+        self._changed = threading.Condition()
+        self._workers: set[_Worker] = set()  # all of them, lent or idle
+        self._idle: list[_Worker] = []
+        self._starting = 0
+        self._closed = threading.Event()
+
+    def start(self) -> None:
+        """Start the first child and wait until it is ready.
+
+        Raises:
+            ConfigError: it does not start; every recording would fail.
+        """
+        try:
+            self._give_back(self._lease())
+        except DecoderFailed as error:
+            raise ConfigError(
+                f"the video decoder does not start: {error}. Is the package `av` installed and "
+                f"loadable? Try `python -c 'import av, cv2'`"
+            ) from error
+
+    def decode(
+        self,
+        fd: int,
+        *,
+        frames: int,
+        sampling: Sampling,
+        net_wh: tuple[int, int],
+        keep_pictures: bool = False,
+    ) -> DecodedRecording:
+        """Look at up to `frames` frames of a recording, letterboxed at the network's size.
+
+        Args:
+            fd: a regular file or memfd, read by position; stays the caller's.
+            frames: how many frames, spread over the whole recording; fewer if it is too short.
+            sampling: how they are chosen.
+            net_wh: size of the network's input, pixels.
+            keep_pictures: hold the whole pictures, and the child, until the result is closed.
+
+        Raises:
+            DecoderFailed: the child died, was too slow, or none became free.
+            UndecodableRecording: not one frame can be decoded.
+            RecordingTooLarge: a limit is exceeded.
+            ValueError: `frames` or a side is not positive.
+        """
+        shared = SharedFrames.create(frames, net_wh)
+        try:
+            worker = self._lease()
+            try:
+                answer = worker.ask(
+                    {
+                        "decode": {
+                            "frames": frames,
+                            "sampling": sampling,
+                            "net_wh": net_wh,
+                            "keep_pictures": keep_pictures,
+                        }
+                    },
+                    (fd, shared.fd),
+                    self.limits.max_seconds,
+                )
+                decoded = checked(answer, shared, self.limits)
+            except Nonsense as error:
+                self.discard(worker)
+                raise DecoderFailed(
+                    f"the decoder answered with nonsense ({error}) and was replaced"
+                ) from error
+            except Refused as refused:
+                # After running out of memory a process is not what it was.
+                self.release(worker, is_worn=refused.reason is Reason.MEMORY)
+                raise error_for(refused, self.limits) from None
+            except BaseException:
+                self.discard(worker)
+                raise
+            if not keep_pictures:
+                self.release(worker)
+            looked_at, duration_s = decoded
+            return DecodedRecording(
+                looked_at, shared, duration_s, self, worker if keep_pictures else None
+            )
+        except BaseException:
+            shared.close()
+            raise
+
+    def close(self) -> None:
+        """Kill every child, busy or not. Idempotent."""
+        with self._changed:
+            self._closed.set()
+            workers = list(self._workers)
+            self._workers.clear()
+            self._idle.clear()
+            self._changed.notify_all()
+        for worker in workers:
+            worker.child.kill()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def release(
+        self, worker: _Worker, *, holds_pictures: bool = False, is_worn: bool = False
+    ) -> None:
+        """Take a child back after a recording; an old one is replaced."""
+        worker.served += 1
+        if is_worn or worker.served >= self.limits.max_recordings_per_child:
+            self.discard(worker)
+            return
+        if holds_pictures:
+            try:
+                worker.child.channel.send({"release": True}, timeout_s=self.limits.max_seconds)
+            except (ChildGone, ChildStuck):
+                self.discard(worker)
+                return
+        self._give_back(worker)
+
+    def discard(self, worker: _Worker) -> None:
+        """Kill a child and start another in its place."""
+        worker.child.kill()
+        with self._changed:
+            self._workers.discard(worker)
+        # If it cannot be started now, the next recording that needs it says why.
+        with contextlib.suppress(DecoderFailed):
+            replacement = self._start_worker(wanted=False)
+            if replacement is not None:
+                self._give_back(replacement)
+        with self._changed:
+            self._changed.notify()
+
+    def _lease(self) -> _Worker:
+        """A live child of our own, ready to be asked."""
+        deadline = time.monotonic() + self.limits.max_wait_s
+        while True:
+            worker = self._take_idle(deadline) or self._start_worker(wanted=True)
+            if worker is None:  # another thread was faster
+                continue
+            if not worker.child.is_alive():
+                self.discard(worker)
+                continue
+            try:
+                worker.wait_until_ready()
+            except BaseException:
+                worker.child.kill()
+                with self._changed:
+                    self._workers.discard(worker)
+                    self._changed.notify()
+                raise
+            return worker
+
+    def _take_idle(self, deadline: float) -> _Worker | None:
+        """An idle child, or None where one may be started; waits while neither is so."""
+        with self._changed:
+            while True:
+                if self._closed.is_set():
+                    raise DecoderFailed("the decoder pool is closed")
+                if self._idle:
+                    return self._idle.pop()  # the last used one has the warmest caches
+                if len(self._workers) + self._starting < self._size:
+                    return None
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise DecoderFailed(
+                        f"no decoder became free within {self.limits.max_wait_s:g} s; "
+                        "run fewer recordings at once, or more decoders"
+                    )
+                self._changed.wait(left)
+
+    def _start_worker(self, *, wanted: bool) -> _Worker | None:
+        """A new child, not yet idle; None if the pool is full or closed by now."""
+        with self._changed:
+            if self._closed.is_set() and wanted:
+                raise DecoderFailed("the decoder pool is closed")
+            if self._closed.is_set() or len(self._workers) + self._starting >= self._size:
+                return None
+            self._starting += 1
+        try:
+            worker = _Worker(
+                Child(_MODULE, [json.dumps(dataclasses.asdict(self.limits))], name="decoder")
+            )
+        except (OSError, RuntimeError) as error:
+            with self._changed:
+                self._starting -= 1
+            raise DecoderFailed(f"no decoder process can be started: {error}") from error
+        with self._changed:
+            self._starting -= 1
+            if not self._closed.is_set():
+                self._workers.add(worker)
+                return worker
+        worker.child.kill()
+        raise DecoderFailed("the decoder pool is closed")
+
+    def _give_back(self, worker: _Worker) -> None:
+        with self._changed:
+            if worker in self._workers:
+                self._idle.append(worker)
+                self._changed.notify()
