@@ -9,8 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from conftest import shared_file
 
+from conftest import shared_file
 from vault_ml.detection import Detections
 from vault_ml.detector_process import DetectorOptions, DetectorProcess
 from vault_ml.geometry import Letterbox, iou
