@@ -40,11 +40,12 @@ _OPEN_KERBEROS_HEADERS = frozenset(
                  "timestamp")
 )  # fmt: skip
 
-_URL_USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^\s/@'\"<>]+@")
-_URL_QUERY = re.compile(r"(?P<start>[A-Za-z][A-Za-z0-9+.-]*://[^\s?'\"<>]*\?)[^\s'\"<>]+")
+# All of these are linear in time for any text: what is logged may come from the wire.
+_RUN = re.compile(r"[^\s'\"<>]+")
+_URL_USER = re.compile(r"://[^/@]*@")
 _NAMED_IN_TEXT = re.compile(
-    r"(?P<name>['\"]?[\w.-]*(?:password|secret|access[-_]?key|authorization)[\w.-]*['\"]?\s*[:=]\s*)"
-    r"(?P<value>\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|(?:(?:Bearer|Basic)\s+)?[^\s,;}\]]+)",
+    r"(?P<name>(?:password|secret|access[-_]?key|authorization)[\w.-]{0,40}['\"]?\s{0,5}[:=]\s{0,5})"
+    r"(?P<value>\"(?:[^\"\\]++|\\.)*+\"|'(?:[^'\\]++|\\.)*+'|(?:(?:Bearer|Basic)\s{1,5})?[^\s,;}\]]+)",
     re.IGNORECASE,
 )
 
@@ -68,9 +69,19 @@ def redact_text(text: str) -> str:
     >>> redact_text("GET https://u:p@minio/a.mp4?X-Amz-Signature=1 failed")
     'GET https://***@minio/a.mp4?*** failed'
     """
-    text = _URL_USER.sub(rf"\g<scheme>{MASK}@", text)
-    text = _URL_QUERY.sub(rf"\g<start>{MASK}", text)
+    if "://" in text:
+        text = _RUN.sub(_without_login_and_query, text)
     return _NAMED_IN_TEXT.sub(rf"\g<name>{MASK}", text)
+
+
+def _without_login_and_query(run: re.Match[str]) -> str:
+    """One run of characters that may be in a URL; each is looked at once."""
+    word, colon, rest = run.group().partition("://")
+    if not colon:
+        return word
+    before, question, query = rest.partition("?")
+    before = _URL_USER.sub(f"://{MASK}@", f"://{before}")
+    return word + before + (question + MASK if query else question)
 
 
 def redact(value: object) -> object:
