@@ -72,7 +72,10 @@ class SharedFrames:
         return self._pixels
 
     def close(self) -> None:
-        """Unmap and close. Views that outlive this keep their mapping, not the descriptor."""
+        """Unmap and close. Idempotent.
+
+        Views that outlive this keep the mapping, and with it one descriptor, until they are gone.
+        """
         if self._pixels is None:
             return
         self._pixels = None
