@@ -36,8 +36,8 @@ _WHOLE_MESSAGE_S = 60.0
 """Messages are small and written in one go; this only bounds a parent that stands still."""
 
 
-def main() -> None:
-    """Serve until the parent goes away."""
+def main() -> int:
+    """Serve until the parent goes away; 1 when the device fails altogether."""
     channel, _ = connect()
     answer = partial(channel.send, timeout_s=_WHOLE_MESSAGE_S)
     # The parent's end may close between two messages: nothing is left to do, or to say.
@@ -48,7 +48,7 @@ def main() -> None:
         except ConfigError as error:
             kind = "model" if isinstance(error, ModelError) else "config"
             answer({"type": "refused", "kind": kind, "why": str(error)})
-            return
+            return 0
         answer(ready.pack())
         threading.Thread(
             target=_listen, args=(channel, loop.requests, ready.net_wh), daemon=True
@@ -57,7 +57,8 @@ def main() -> None:
             loop.run()
         except VaultMLError as error:
             answer({"type": "fatal", "why": str(error)})
-            sys.exit(1)
+            return 1
+    return 0
 
 
 def load(
@@ -120,7 +121,7 @@ def _listen(
                 pictures = [Picture.unpack(numbers, net_wh) for numbers in message["pictures"]]
                 requests.put(Work(message["request"], fds[0], pictures))
     except ChildGone:
-        os._exit(0)
+        requests.put(None)
     except Exception:  # noqa: BLE001  this thread has nobody to raise to
         # Without its ears the process is of no use; the parent sees it end and starts another.
         traceback.print_exc()
@@ -135,4 +136,4 @@ def _receive(channel: Channel) -> tuple[dict[str, Any], list[int]]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -220,7 +220,9 @@ class DetectorHost:
                         self._take(self._receive(self._deadline_s))
                     except ChildGone:
                         return self._obituary()
-                    except (ChildStuck, ValueError) as error:
+                    except ChildStuck:
+                        return f"the detector process stood still for {self._deadline_s:g} s"
+                    except ValueError as error:
                         return f"the detector process answered nonsense: {error}"
                     heard_at, pinged = time.monotonic(), False
             elif is_busy or pinged:
