@@ -30,7 +30,6 @@ _TIMEOUT = httpx.Timeout(connect=10.0, read=30.0, write=10.0, pool=10.0)
 _CONNECT_RETRIES = 2
 _RESUMES = 5
 """How often a transfer that broke off in the middle is taken up again, per address."""
-_CHUNK_BYTES = 1 << 18
 
 
 class _Interrupted(Exception):
@@ -180,7 +179,8 @@ def _transfer(
             stream.truncate(0)
             raise _unreachable(file, url, "it answered with another part than was asked for")
         done = start
-        for chunk in response.iter_bytes(_CHUNK_BYTES):
+        # As the pieces come, not in equal ones: what a broken transfer brought is kept.
+        for chunk in response.iter_bytes():
             done += len(chunk)
             if done > file.size_bytes:
                 stream.truncate(0)
