@@ -21,6 +21,7 @@ from pathlib import Path
 
 VERSION = "4.1.0"
 POM = Path(__file__).parent / "apache_kafka" / "pom.xml"
+OUTSIDER = "outsider"  # may log in, and nothing more
 USERNAME, PASSWORD = "yourusername", "yourpassword"  # those of the original's example
 STORE_PASSWORD = "changeit"
 LISTENERS = ("PLAINTEXT", "SASL_PLAINTEXT", "SSL", "SASL_SSL")
@@ -76,8 +77,10 @@ def fetch_jars() -> Path:
     if not (folder / "complete").exists():
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run(
-            ["mvn", "-q", "-B", "-f", POM, "dependency:copy-dependencies"]
-            + ["-DincludeScope=runtime", f"-DoutputDirectory={folder}"],
+            [
+                *("mvn", "-q", "-B", "-f", POM, "dependency:copy-dependencies"),
+                *("-DincludeScope=runtime", f"-DoutputDirectory={folder}"),
+            ],
             check=True,
             stdout=sys.stderr,
         )
@@ -108,7 +111,7 @@ class ApacheKafka:
 
     def start(self, timeout_s: float = 60) -> None:
         """Start the node and wait until it has registered with itself and answers."""
-        with (self.folder / "server.log").open("ab") as log:
+        with (self.folder / "server.log").open("wb") as log:
             self._process = subprocess.Popen(
                 [*JAVA, "-cp", f"{self._jars}/*", "kafka.Kafka", "server.properties"],
                 cwd=self.folder,
@@ -138,7 +141,7 @@ class ApacheKafka:
 
     def _answers(self) -> bool:
         log = (self.folder / "server.log").read_text(errors="replace")
-        if log.count("Kafka Server started") <= log.count("shutting down"):
+        if "Kafka Server started" not in log:
             return False
         try:
             socket.create_connection(("127.0.0.1", self._ports["PLAINTEXT"]), 1).close()
@@ -182,7 +185,8 @@ class ApacheKafka:
         plain = "org.apache.kafka.common.security.plain.PlainLoginModule required"
         scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
         sasl = "\n".join(
-            f'listener.name.{name}.plain.sasl.jaas.config={plain} user_{USERNAME}="{PASSWORD}";\n'
+            f'listener.name.{name}.plain.sasl.jaas.config={plain} user_{USERNAME}="{PASSWORD}" '
+            f'user_{OUTSIDER}="{PASSWORD}";\n'
             f"listener.name.{name}.scram-sha-256.sasl.jaas.config={scram}\n"
             f"listener.name.{name}.scram-sha-512.sasl.jaas.config={scram}"
             for name in ("sasl_plaintext", "sasl_ssl")
@@ -198,6 +202,8 @@ inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,{",".join(f"{n}:{n}" for n in LISTENERS)}
 sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
 {sasl}
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS;User:{USERNAME}
 ssl.keystore.type=PKCS12
 ssl.keystore.location=server.p12
 ssl.keystore.password={STORE_PASSWORD}
@@ -207,6 +213,8 @@ auto.create.topics.enable=false
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 group.consumer.min.session.timeout.ms=1000
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=1500
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=4
 transaction.state.log.replication.factor=1

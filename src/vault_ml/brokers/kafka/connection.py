@@ -7,6 +7,7 @@ Here they become one of three states, and what goes to our log is the change.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from enum import Enum
@@ -106,7 +107,7 @@ class Connection:
 
     def on_log(self, text: str) -> None:
         """Take a log line. Some reasons are told here only."""
-        if "security.protocol" in text or "Disconnected while requesting ApiVersion" in text:
+        if hung_up_at_once(text):
             with self._lock:
                 self._reason = protocol_hint(self._options)
 
@@ -177,6 +178,22 @@ def reason_of(code: int, text: str, options: KafkaOptions) -> str:
     if "timed out" in text or code == codes.TIMED_OUT:
         return "timed out; is a firewall between us?"
     return ""
+
+
+_HUNG_UP = re.compile(r"Disconnected.*\(after (\d+)ms in state (?:APIVERSION_QUERY|UP)\b")
+_AT_ONCE_MS = 1000  # a broker that understands us keeps a new connection for minutes
+
+
+def hung_up_at_once(text: str) -> bool:
+    """True for librdkafka's log line of a port that closes the connection at our first words.
+
+    >>> hung_up_at_once("Disconnected: connection closed by peer (after 4ms in state UP)")
+    True
+    >>> hung_up_at_once("Disconnected: connection closed by peer (after 93000ms in state UP)")
+    False
+    """
+    found = _HUNG_UP.search(text)
+    return found is not None and int(found[1]) < _AT_ONCE_MS
 
 
 def protocol_hint(options: KafkaOptions) -> str:

@@ -1,0 +1,16 @@
+"""The contract on Apache Kafka itself, as the original's example logs in: SASL_PLAINTEXT, PLAIN."""
+
+from __future__ import annotations
+
+import pytest
+
+from connected.apache_kafka_system import ApacheKafkaSystem
+from contract.broker_contract import BrokerContract, BrokerSystem
+
+pytestmark = pytest.mark.connected
+
+
+class TestApacheKafka(BrokerContract):
+    @pytest.fixture
+    def system(self, kafka_system: ApacheKafkaSystem) -> BrokerSystem:
+        return kafka_system
