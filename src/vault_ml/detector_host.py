@@ -212,7 +212,7 @@ class DetectorHost:
         poll.register(self._child.channel.fileno(), select.POLLIN)
         heard_at, pinged = time.monotonic(), False
         while True:
-            due_at, is_busy = self._silence_until(heard_at)
+            due_at, is_busy = self._silence_until(heard_at, pinged=pinged)
             wait_s = due_at - time.monotonic()
             if wait_s > 0:
                 if poll.poll(wait_s * 1000 + 1):
@@ -234,12 +234,12 @@ class DetectorHost:
                     return self._obituary()
                 heard_at, pinged = time.monotonic(), True
 
-    def _silence_until(self, heard_at: float) -> tuple[float, bool]:
+    def _silence_until(self, heard_at: float, *, pinged: bool) -> tuple[float, bool]:
         """The moment from which silence means something, and whether there is work in hand."""
         with self._ledger.lock:
             requests = self._ledger.requests.values()
             if not requests:
-                return heard_at + self._deadline_s, False
+                return heard_at + self._deadline_s / (1 if pinged else 2), False
             # A child that answers others, but not this one, has lost it: frames are taken in
             # turn, so between two of one request every rival is looked at about once.
             lost_at = min(

@@ -212,7 +212,9 @@ class DetectorProcess:
                 host.kill()
         try:
             ready = host.warm_up()
+            self._check_device(ready.info)
         except BaseException:
+            host.end()
             with self._changed:
                 self._host = None
             raise
@@ -224,6 +226,14 @@ class DetectorProcess:
                 self._is_warm = True
                 self._changed.notify_all()
         return host
+
+    def _check_device(self, info: RuntimeInfo) -> None:
+        """A GPU that is gone must not become a CPU on the quiet, ten times slower."""
+        if self._info is not None and info != self._info:
+            raise DetectorUnavailable(
+                f"the detector ran on {self._info.device} ({self._info.runtime}) and would now run "
+                f"on {info.device} ({info.runtime}); mend the device or start again"
+            )
 
     def _tell(self, reason: str) -> None:
         if self.on_restart is None:

@@ -362,18 +362,17 @@ def test_stuck_during_a_request_is_found_within_twice_the_deadline(model: Prepar
 
 
 def test_stuck_while_idle_is_found_within_twice_the_deadline(model: PreparedModel) -> None:
-    with DetectorProcess(model, replace(OPTIONS, deadline_s=0.5)) as detector:
+    with DetectorProcess(model, replace(OPTIONS, deadline_s=1)) as detector:
         detector.start()
-        time.sleep(0)  # let the supervisor begin
         os.kill(pid_of(detector), signal.SIGSTOP)
         started = time.monotonic()
         wait_until(lambda: detector.restarts == 1, "the heartbeat stops")
-        assert time.monotonic() - started < 2 * 0.5 + 0.5
+        assert time.monotonic() - started < 2
         look(detector, 0)
 
 
 def test_idle_child_that_answers_pings_is_left_alone(model: PreparedModel) -> None:
-    with DetectorProcess(model, replace(OPTIONS, deadline_s=0.3)) as detector:
+    with DetectorProcess(model, replace(OPTIONS, deadline_s=1)) as detector:
         detector.start()
         host, pings = detector._host, 0
         assert host is not None
@@ -438,6 +437,22 @@ def test_reason_of_a_failing_replacement_is_told_and_it_is_tried_again(
         (tmp_path / "aside").rename(model.onnx)
         wait_until(lambda: detector._is_warm, "it works again")
         look(detector, 0)
+
+
+def test_replacement_on_another_device_is_refused(
+    model: PreparedModel, lying_child: Callable[[str], None]
+) -> None:
+    lying_child("say(**{**ready, 'device': 'cuda:0 NVIDIA L4'})\nhear()\n")
+    with DetectorProcess(model, replace(OPTIONS, wait_s=0.2)) as detector:
+        detector.start()
+        lying_child("say(**ready)\nhear()\n")
+        os.kill(pid_of(detector), signal.SIGKILL)
+        wait_until(lambda: detector.failures_in_a_row >= 3, "replacements are tried")
+        with pytest.raises(DetectorUnavailable, match=r"ran on cuda:0 NVIDIA L4 .* now run on cpu"):
+            detector.ping()
+        lying_child("say(**{**ready, 'device': 'cuda:0 NVIDIA L4'})\nhear()\n")
+        wait_until(lambda: detector._is_warm, "the GPU is back")
+        detector.ping()
 
 
 def test_broken_hook_does_not_stop_the_replacement(
