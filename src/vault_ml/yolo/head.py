@@ -2,7 +2,7 @@
 
 A 608x608 network has 22,743 cells times anchors and 85 values in each; on a CCTV frame a handful
 matter. So the gate comes first: objectness is compared as a logit, before any exponential, and only
-the survivors are decoded (facts: 0.5 ms instead of 30).
+the survivors are decoded (measured: 0.5 ms instead of 30).
 """
 
 from __future__ import annotations
