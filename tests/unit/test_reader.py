@@ -193,6 +193,26 @@ def test_exact_sampling_starts_at_the_keyframe_before_and_not_a_group_earlier(
     assert packets_decoded(monkeypatch, data, 2, Sampling.EXACT) <= 2 * (1 + b_frames)
 
 
+@pytest.mark.parametrize("sampling", list(Sampling))
+def test_a_demuxer_that_seeks_badly_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch, sampling: Sampling
+) -> None:
+    data = clips.encode("mpegts", b_frames=2, codec_options=X264)
+    monkeypatch.setattr(reader_module, "_SEEKABLE", frozenset({"mpegts"}))  # it lands too late
+    seeks: list[bool] = []
+    real = reader_module._Cursor._seek
+
+    def watched(self: Any, time: int, start: int) -> bool:
+        seeks.append(real(self, time, start))
+        return seeks[-1]
+
+    monkeypatch.setattr(reader_module._Cursor, "_seek", watched)
+    pictures = look(data, 5, sampling)
+    assert False in seeks
+    assert len(pictures) == 5
+    assert_same_as_full_decode(pictures, {round(t, 6): f for t, f in clips.decode_all(data)})
+
+
 def test_a_fragmented_mp4_that_claims_no_duration_has_the_duration_of_its_packets() -> None:
     data = clips.encode("mp4", container_options=FRAGMENTED)
     at = data.index(b"mdhd") + 4

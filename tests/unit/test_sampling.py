@@ -115,6 +115,13 @@ def test_what_comes_before_the_first_keyframe_is_not_shown() -> None:
     assert index.keyframe_times() == [5]
 
 
+def test_a_first_keyframe_with_a_wrong_time_does_not_hide_the_recording_behind_it() -> None:
+    index = index_of([50, *range(1, 50)], keyframes=[0, 20])
+    assert index.shown_times() == list(range(17, 51))
+    index = index_of([50, *range(1, 50)], keyframes=[0, 1, 20])
+    assert index.shown_times() == list(range(1, 51))
+
+
 def test_without_any_keyframe_decoding_starts_at_the_first_packet() -> None:
     index = index_of([0, 1, 2], keyframes=())
     assert index.keyframe_times() == [0]

@@ -13,7 +13,7 @@ from vault_ml.video.frame import Frame
 from vault_ml.video.limits import DecodeLimits, Reason, Refused
 from vault_ml.video.shared_frames import SharedFrames
 
-_MAX_SECONDS = 1e9
+_MAX_SECONDS = 1e19  # 64-bit ticks of a second: nonsense, but what a damaged header can claim
 _MAX_SIDE = 1 << 31
 
 

@@ -131,18 +131,18 @@ class RecordingReader:
             Refused: nothing decodes, or a picture exceeds a limit.
         """
         targets = choose_targets(self.index, frames, sampling)
-        latest: int | None = None
+        latest = before_any = self._start - 1
         cursor = _Cursor(self, targets)
         for i, target in enumerate(targets):
-            if latest is not None and target <= latest:
+            if target <= latest:
                 continue
             frame = cursor.frame_at(target, targets[i + 1] if i + 1 < len(targets) else None)
-            if frame is None or frame.pts is None or (latest is not None and frame.pts <= latest):
+            if frame is None or frame.pts is None or frame.pts <= latest:
                 continue
             latest = frame.pts
             self._check_pixels(frame.width, frame.height)
             yield Picture(self._seconds(latest), frame, STILL if self.is_still else MOVING)
-        if latest is None:
+        if latest == before_any:
             raise Refused(Reason.NOTHING_DECODES)
 
     def reopen(self) -> None:
@@ -264,7 +264,8 @@ class RecordingReader:
                     yield packet
         except MemoryError as error:
             raise Refused(Reason.MEMORY) from error
-        except av.error.FFmpegError:
+        except (av.error.FFmpegError, IndexError):
+            # PyAV loses count where damage makes streams appear midway.
             return
 
     def _seconds(self, time: int) -> float:

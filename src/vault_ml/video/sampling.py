@@ -9,9 +9,12 @@ frame counts and a container's claimed rate or duration are hints that cameras g
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+# The largest decoded picture buffer of H.264 and H.265, pictures.
+_MAX_REORDERED = 16
 
 
 class Sampling(StrEnum):
@@ -51,16 +54,15 @@ class PacketIndex:
     ) -> PacketIndex:
         """Describe packets in decode order; sequences of one length, times in ticks.
 
-        What comes before the first keyframe cannot be decoded, and pictures shown before it
-        cannot either (a stream recorded from the middle of a group of pictures): both count as
-        not shown. Without any keyframe the first packet is the only place to start.
+        What comes before the first keyframe cannot be decoded, and of what follows it the pictures
+        that are shown before it cannot either (a stream cut in the middle of an open group of
+        pictures): both count as not shown. Without any keyframe the first packet is the only
+        place to start.
         """
         keyframes = tuple(i for i, is_key in enumerate(is_keyframe) if is_key) or (0,)
-        first = keyframes[0]
-        first_pts = next((time for time in pts[first:] if time is not None), 0)
+        hidden = {*range(keyframes[0]), *_leading(pts, is_keyframe, keyframes[0])}
         shown = tuple(
-            bool(is_shown[i]) and i >= first and time is not None and time >= first_pts
-            for i, time in enumerate(pts)
+            is_shown[i] and time is not None and i not in hidden for i, time in enumerate(pts)
         )
         ends = sorted(
             (time, durations[i] or 0) for i, time in enumerate(pts) if time is not None and shown[i]
@@ -91,6 +93,22 @@ class PacketIndex:
     def _times(self, positions: Iterable[int]) -> list[int]:
         shown = (self.pts[i] for i in positions if self.is_shown[i])
         return sorted({time for time in shown if time is not None})
+
+
+def _leading(
+    pts: Sequence[int | None], is_keyframe: Sequence[bool], keyframe: int
+) -> Iterator[int]:
+    """Positions of the packets after `keyframe` that are shown before it.
+
+    There are at most as many as pictures can be reordered. More mean that the keyframe's own time
+    is wrong, which must not hide the recording behind it.
+    """
+    first = pts[keyframe] if pts else None
+    for position in range(keyframe + 1, min(keyframe + 1 + _MAX_REORDERED, len(pts))):
+        time = pts[position]
+        if first is None or time is None or time >= first or is_keyframe[position]:
+            return
+        yield position
 
 
 def _end_of(ends: Sequence[tuple[int, int]]) -> int:
