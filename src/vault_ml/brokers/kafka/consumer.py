@@ -361,8 +361,7 @@ class KafkaConsumer:
         # A broker that is away would only hold up the rebalance, or our leave.
         if offers and self._connection.state is State.UP:
             try:
-                # librdkafka calls `_on_commit` before this returns.
-                client.commit(offsets=offers, asynchronous=False)
+                self._on_commit(None, client.commit(offsets=offers, asynchronous=False))
             except KafkaException as error:
                 self._log.info("commit_refused", reason=error.args[0].name())
         self._drop(numbers)

@@ -66,11 +66,11 @@ class KafkaProducer:
         error = self._send(destination, message, deadline)
         if error is not None and error.code() in _NO_TOPIC:
             # It was there when we looked, and was removed since.
-            with self._lock:
-                self._known.discard(destination)
+            self._forget(destination)
             self._ensure_topic(destination, deadline)
             error = self._send(destination, message, deadline)
         if error is not None:
+            self._forget(destination)
             raise self._translated(error, destination, message)
         self._connection.came_up()
 
@@ -95,7 +95,18 @@ class KafkaProducer:
             return
         self._cluster.ensure_topic(destination, max(0.0, deadline - time.monotonic()))
         with self._lock:
+            client = self._client
+        try:
+            # What the client itself remembers of the topic, such as a refusal, is renewed by this.
+            client.list_topics(destination, timeout=max(0.01, deadline - time.monotonic()))
+        except KafkaException as error:
+            raise self._connection.unavailable() from error
+        with self._lock:
             self._known.add(destination)
+
+    def _forget(self, destination: str) -> None:
+        with self._lock:
+            self._known.discard(destination)
 
     def _send(self, destination: str, message: Message, deadline: float) -> KafkaError | None:
         """Send and wait; returns the broker's error, or None when it is confirmed.
