@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -26,6 +27,7 @@ from typing import Any, Self
 _HEADER = struct.Struct("!I")
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _MAX_FDS = 8
+_PIECE_BYTES = 1 << 20
 _PR_SET_PDEATHSIG = 1
 
 # The kernel ends a child when the *thread* that started it ends, not the process. Recording
@@ -66,6 +68,9 @@ class Channel:
 
     def __init__(self, sock: socket.socket) -> None:
         """Own `sock`, a connected AF_UNIX stream socket."""
+        # Non-blocking, with waits by poll: a time-out is a property of the socket, and the thread
+        # that receives would change it under the threads that send.
+        sock.setblocking(False)
         self._sock = sock
         self._send_lock = threading.Lock()
 
@@ -83,16 +88,23 @@ class Channel:
             ChildStuck: the other end did not read in time.
         """
         payload = json.dumps(message, allow_nan=False).encode()
-        data = _HEADER.pack(len(payload)) + payload
+        left = memoryview(_HEADER.pack(len(payload)) + payload)
+        fds_left = list(fds)
+        deadline = time.monotonic() + timeout_s
         with self._send_lock:
-            try:
-                self._sock.settimeout(timeout_s)
-                sent = socket.send_fds(self._sock, [data], list(fds)) if fds else 0
-                self._sock.sendall(data[sent:])
-            except TimeoutError as error:
-                raise ChildStuck(f"did not read within {timeout_s:g} s") from error
-            except OSError as error:
-                raise ChildGone(str(error)) from error
+            while left:
+                self._wait(select.POLLOUT, deadline)
+                try:
+                    if fds_left:
+                        sent = socket.send_fds(self._sock, [left[:_PIECE_BYTES]], fds_left)
+                        fds_left = []
+                    else:
+                        sent = self._sock.send(left[:_PIECE_BYTES])
+                except BlockingIOError:
+                    continue
+                except OSError as error:
+                    raise ChildGone(str(error)) from error
+                left = left[sent:]
 
     def receive(self, *, timeout_s: float | None) -> tuple[dict[str, Any], list[int]]:
         """Receive one message and the descriptors that came with it, which are now ours.
@@ -122,17 +134,24 @@ class Channel:
         """Close this end. Idempotent."""
         self._sock.close()
 
+    def _wait(self, event: int, deadline: float | None) -> None:
+        try:
+            poll = select.poll()
+            poll.register(self._sock, event)
+        except (OSError, ValueError) as error:  # closed by another thread
+            raise ChildGone("the connection is closed") from error
+        left_ms = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+        if not poll.poll(left_ms):
+            raise ChildStuck
+
     def _read(self, size: int, deadline: float | None, fds: list[int]) -> bytes:
         parts: list[bytes] = []
         while size > 0:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                raise ChildStuck
+            self._wait(select.POLLIN, deadline)
             try:
-                self._sock.settimeout(left)
-                part, new_fds, _, _ = socket.recv_fds(self._sock, min(size, 1 << 20), _MAX_FDS)
-            except TimeoutError as error:
-                raise ChildStuck from error
+                part, new_fds, _, _ = socket.recv_fds(self._sock, min(size, _PIECE_BYTES), _MAX_FDS)
+            except BlockingIOError:
+                continue
             except OSError as error:
                 raise ChildGone(str(error)) from error
             fds.extend(new_fds)
@@ -160,6 +179,7 @@ class Child:
                 subprocess.Popen,
                 [
                     sys.executable,
+                    "-P",  # the folder somebody stands in is not where modules come from
                     "-m",
                     module,
                     str(theirs.fileno()),
@@ -196,10 +216,11 @@ class Child:
 
     def kill(self) -> None:
         """End it now and reap it. Idempotent."""
-        self.channel.close()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+        # Last: a thread that is still sending must not meet a descriptor that is somebody else's.
+        self.channel.close()
 
     def __enter__(self) -> Self:
         return self
