@@ -30,7 +30,7 @@ class SaidLog:
 
 # The mock cluster wakes no waiting fetch, and a long session makes its rebalances take a minute.
 MOCK_EXTRA = {
-    "session.timeout.ms": "6000",
+    "session.timeout.ms": "2000",
     "heartbeat.interval.ms": "200",
     "fetch.wait.max.ms": "20",
 }
