@@ -23,6 +23,7 @@ Logger = FilteringBoundLogger
 """A structlog logger: `log.info("recording_fetched", key=..., bytes=...)`."""
 
 _SECONDS_DIGITS = 4
+_FIRST = ("event", "level", "timestamp")
 
 
 class Lines:
@@ -68,6 +69,7 @@ def configure(log_format: str, log_level: str, *, stream: TextIO | None = None) 
         structlog.processors.StackInfoRenderer(),
         structlog.processors.format_exc_info,
         _redacted,
+        _ordered,
         _renderer(log_format, stream or sys.stderr),
     ]
     logger: Logger = structlog.wrap_logger(
@@ -106,6 +108,12 @@ def _redacted(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDic
     masked = redact(line)
     assert isinstance(masked, dict)
     return masked
+
+
+def _ordered(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """What happened, how grave it is and when come first; a person reads lines from the left."""
+    first = {name: line[name] for name in _FIRST if name in line}
+    return {**first, **line}
 
 
 class _Libraries(logging.Handler):

@@ -79,6 +79,14 @@ def test_off_a_terminal_a_line_is_one_json_object() -> None:
     }  # fmt: skip
 
 
+def test_a_json_line_begins_with_what_happened_how_grave_and_when() -> None:
+    stream = io.StringIO()
+    log = configure("json", "INFO", stream=stream)
+    log.bind(delivery="q[0]@1").warning("recording_fetched", key="k", about="a")
+    (line,) = lines(stream)
+    assert list(line) == ["event", "level", "timestamp", "delivery", "key", "about"]
+
+
 def test_on_a_terminal_a_line_is_for_people() -> None:
     stream = Terminal()
     configure("auto", "INFO", stream=stream).info("recording_fetched", key="k")
