@@ -32,6 +32,7 @@ def test_every_file_has_an_address_a_size_and_a_sum(model: KnownModel) -> None:
         assert all(re.fullmatch(r"https://[a-z.]+/\S+", url) for url in file.urls)
         assert file.urls
         assert re.fullmatch("[0-9a-f]{64}", file.sha256)
+        assert file.sum_source
     assert model.size_bytes == model.cfg.size_bytes + model.weights.size_bytes
     if model.package is not None:
         assert set(model.package.sha256) == {file.file_name for file in model.files}
@@ -52,6 +53,7 @@ def test_sums_and_sizes_are_those_of_the_real_files(path: str) -> None:
 
     assert len(content) == expected.size_bytes
     assert hashlib.sha256(content).hexdigest() == expected.sha256
+    assert expected.sum_source == "the file itself"
 
 
 def test_the_package_carries_the_same_cfg_without_its_last_newline() -> None:

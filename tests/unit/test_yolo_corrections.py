@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from vault_ml.yolo.cfg import parse_cfg
-from vault_ml.yolo.corrections import YOLOV3_TINY_WEIGHTS_SHA256, correct
+from vault_ml.yolo.corrections import CORRECTIONS, YOLOV3_TINY_WEIGHTS_SHA256, correct
 
 ANCHORS = "10,14, 23,27, 37,58, 81,82, 135,169, 344,319"
 
@@ -25,6 +25,7 @@ def test_the_mask_of_the_released_yolov3_tiny_is_mended_and_the_log_told() -> No
     assert list(mended.heads[1].anchors) == [(23, 27), (37, 58), (81, 82)]
     assert [correction.name for correction in applied] == ["yolov3-tiny-mask"]
     assert "mask=1,2,3" in applied[0].sentence
+    assert applied == CORRECTIONS, "each of them is documented"
     assert PUBLISHED.heads[1].mask == (0, 1, 2), "the parsed cfg itself is not touched"
 
 

@@ -1,7 +1,7 @@
 """The models we know by name: where they are, how large, what they hash to, under which licence.
 
 No file of theirs is part of this project. Every sum here was either taken from the file itself or
-found, equal, in several unrelated public projects; the comment says which. A file without a sum
+found, equal, in several unrelated public projects; `sum_source` says which. A file without a sum
 does not get into this list, because `pull` has nothing to check it against.
 """
 
@@ -28,12 +28,14 @@ class CatalogueFile:
         urls: where it is, tried in order.
         size_bytes: its exact size.
         sha256: its sum, hexadecimal.
+        sum_source: how the sum is known, for the documentation.
     """
 
     file_name: str
     urls: tuple[str, ...]
     size_bytes: int
     sha256: str
+    sum_source: str = "the file itself"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +90,25 @@ def _cfg(file_name: str, size_bytes: int, sha256: str) -> CatalogueFile:
     return CatalogueFile(file_name, (f"{_CFG_URL}/{file_name}",), size_bytes, sha256)
 
 
-def _weights(file_name: str, size_bytes: int, sha256: str) -> CatalogueFile:
+def _weights(
+    file_name: str, size_bytes: int, sha256: str, sum_source: str = "the file itself"
+) -> CatalogueFile:
     urls = tuple(f"{base}/{file_name}" for base in _WEIGHTS_URLS)
-    return CatalogueFile(file_name, urls, size_bytes, sha256)
+    return CatalogueFile(file_name, urls, size_bytes, sha256, sum_source)
 
 
 _YOLOV3 = KnownModel(
     "yolov3",
     "YOLOv3 at 608x608, COCO, 80 classes: the full model",
     _LICENCE,
-    # Sum of the file itself, and in several public projects.
+    # Sum also found in several public projects.
     _cfg("yolov3.cfg", 8342, "22489ea38575dfa36c67a90048e8759576416a79d32dc11e15d2217777b9a953"),
-    # The file was not at hand: the sum is the same in more than five unrelated public projects;
-    # the size follows from the cfg.
+    # The file was not at hand; the size follows from the cfg.
     _weights(
         "yolov3.weights",
         248_007_048,
         "523e4e69e1d015393a1b0a441cef1d9c7659e3eb2d7e15f793f060a21b32f297",
+        "equal in more than five unrelated public projects; not confirmed from the file itself",
     ),
 )
 
@@ -112,16 +116,16 @@ _YOLOV3_SPP = KnownModel(
     "yolov3-spp",
     "YOLOv3 with spatial pyramid pooling at 608x608, COCO, 80 classes",
     _LICENCE,
-    # Sum of the file itself, and in several public projects.
+    # Sum also found in several public projects.
     _cfg(
         "yolov3-spp.cfg", 8606, "7a4ec2d7427340fb12059f2b0ef76d6fcfcac132cc287cbbf0be5e3abaa856fd"
     ),
-    # The file was not at hand: the sum is the same in three unrelated public projects; the size
-    # follows from the cfg.
+    # The file was not at hand; the size follows from the cfg.
     _weights(
         "yolov3-spp.weights",
         252_209_544,
         "87a1e8c85c763316f34e428f2295e1db9ed4abcec59dd9544f8052f50de327b4",
+        "equal in three unrelated public projects; not confirmed from the file itself",
     ),
 )
 
@@ -129,7 +133,7 @@ _YOLOV3_TINY = KnownModel(
     "yolov3-tiny",
     "YOLOv3-tiny at 416x416, COCO, 80 classes: small and fast, misses more",
     _LICENCE,
-    # Sums of the files themselves, and in several public projects.
+    # Sums also found in several public projects.
     _cfg(
         "yolov3-tiny.cfg", 1915, "84eb7a675ef87c906019ff5a6e0effe275d175adb75100dcb47f0727917dc2c7"
     ),

@@ -34,6 +34,8 @@ _TINY_MASK = Correction(
     "weights were trained with mask=1,2,3 (darknet issue 851), which is used instead; as "
     "published, the smaller boxes have wrong sizes",
 )
+CORRECTIONS: tuple[Correction, ...] = (_TINY_MASK,)
+"""All there are, for the documentation."""
 
 
 def correct(network: Network, weights_sha256: str) -> tuple[Network, tuple[Correction, ...]]:
