@@ -16,7 +16,8 @@ from types import FrameType
 from vault_ml import __version__, settings
 from vault_ml.backoff import Backoff
 from vault_ml.brokers.dead_letter import DeadLetters
-from vault_ml.brokers.kafka import KafkaConsumer, KafkaOptions, KafkaProducer
+from vault_ml.brokers.port import Consumer, Producer
+from vault_ml.brokers_for import broker_for
 from vault_ml.detector_process import DetectorOptions, DetectorProcess
 from vault_ml.errors import ConfigError
 from vault_ml.inference.cpu_quota import usable_cpus
@@ -109,8 +110,8 @@ def _wire(
 
     vault = _vault(chosen)
     stack.callback(vault.close)
-    kafka = _kafka(chosen)
-    producer = KafkaProducer(kafka, log=log)
+    broker = broker_for(chosen, log)
+    producer = broker.producer()
     stack.callback(producer.close, _PING_S)
     gate = _Gate()
     outages = Outages(
@@ -128,9 +129,7 @@ def _wire(
         return None
     except _Refused as refused:
         raise refused.error from None
-    consumer = KafkaConsumer(
-        kafka, chosen.queue_name, log=log, prefetch=concurrency, window=max(1000, concurrency * 50)
-    )
+    consumer = broker.consumer(concurrency)
     stack.callback(consumer.close, _PING_S)
     gate.consumer = consumer
     health.watch("detector", detector.ping)
@@ -172,7 +171,7 @@ def _wire(
 class _Gate:
     """Pauses the consumer, once there is one; an outage may come before."""
 
-    consumer: KafkaConsumer | None = None
+    consumer: Consumer | None = None
 
     def pause(self) -> None:
         if self.consumer is not None:
@@ -284,20 +283,7 @@ def _vault(chosen: Settings) -> VaultClient:
     )
 
 
-def _kafka(chosen: Settings) -> KafkaOptions:
-    password = chosen.kafka_password
-    return KafkaOptions(
-        brokers=chosen.kafka_broker or "",
-        group=chosen.kafka_group,
-        username=chosen.kafka_username or "",
-        password=password.get_secret_value() if password else "",
-        mechanism=chosen.kafka_mechanism or "",
-        security=chosen.kafka_security or "",
-        extra=chosen.kafka_options,
-    )
-
-
-def _sinks(chosen: Settings, producer: KafkaProducer, vault: VaultClient) -> list[Sink]:
+def _sinks(chosen: Settings, producer: Producer, vault: VaultClient) -> list[Sink]:
     """In the order of the delivery contract: publish, forward media, forward metadata."""
     sinks: list[Sink] = []
     if chosen.queue_target is not None:
@@ -357,12 +343,13 @@ def checks(environ: Mapping[str, str]) -> Iterator[tuple[str, Callable[[], str]]
             return f"{vault.host} answers and knows our keys"
 
     def check_broker() -> str:
-        producer = KafkaProducer(_kafka(chosen), log=quiet)
+        broker = broker_for(chosen, quiet)
+        producer = broker.producer()
         try:
             producer.ping(_PING_S)
         finally:
             producer.close(1.0)
-        return f"{chosen.kafka_broker} answers"
+        return f"{broker.where} answers"
 
     yield "model", check_model
     yield "vault", check_vault

@@ -175,7 +175,7 @@ def test_all_problems_are_told_at_once_one_line_each() -> None:
         ("CONFIDENCE_THRESHOLD", "nan", "must be a number"),
         ("CLASSIFICATION_THRESHOLD", "50%", "CLASSIFICATION_THRESHOLD: must be a number"),
         ("FORWARDING_OBJECT_THRESHOLD", "-1", "at least 0"),
-        ("QUEUE_SYSTEM", "NATS", "must be one of KAFKA (it is 'NATS')"),
+        ("QUEUE_SYSTEM", "NATS", "must be one of KAFKA, SQS (it is 'NATS')"),
         ("KAFKA_MECHANISM", "MD5", "SCRAM-SHA-256"),
         ("KAFKA_SECURITY", "TLS", "SASL_SSL"),
         ("KAFKA_BROKER", "kafka:9092,", "host:port"),
@@ -198,6 +198,12 @@ def test_all_problems_are_told_at_once_one_line_each() -> None:
         ("WORKER_CONCURRENCY", "many", "whole number"),
         ("LOG_FORMAT", "xml", "auto, console, json, classic"),
         ("RETRY_BACKOFF_S", "inf", "must be a number"),
+        ("SQS_ENDPOINT_URL", "localhost:4566", "http://localhost:4566"),
+        ("SQS_ENDPOINT_URL", "http://user:canary@sqs/", "without user"),
+        ("SQS_ENDPOINT_URL", "http://sqs:port", "http://localhost:4566"),
+        ("SQS_VISIBILITY_S", "1", "at least 2"),
+        ("SQS_VISIBILITY_S", "43201", "at most 43200"),
+        ("AWS_DEFAULT_REGION", "Ireland", "eu-west-1"),
     ],
 )
 def test_a_wrong_value_is_told_with_its_variable(name: str, text: str, part: str) -> None:
@@ -412,3 +418,57 @@ def test_what_looks_like_a_secret_is_one() -> None:
     for field in Settings.model_fields:
         if field.endswith(("password", "_key")):
             assert is_secret(field), field
+
+
+SQS = {name: text for name, text in MINIMAL.items() if name != "KAFKA_BROKER"} | {
+    "QUEUE_SYSTEM": "sqs",
+    "QUEUE_NAME": "ml-queue.fifo",
+}
+
+
+def test_sqs_needs_no_variable_of_kafka_and_keeps_fifo_at_the_end_of_its_dead_letters() -> None:
+    settings = load(SQS | {"AWS_DEFAULT_REGION": "eu-west-1"})
+    assert (settings.queue_system, settings.aws_region) == ("SQS", "eu-west-1")
+    assert settings.dead_letter_queue == "ml-queue-dlq.fifo"
+    assert load(SQS | {"QUEUE_NAME": "ml-queue"}).dead_letter_queue == "ml-queue-dlq"
+    assert settings.sqs_visibility_s == 120
+    assert settings.sqs_endpoint_url is None
+    assert (
+        load(SQS | {"SQS_ENDPOINT_URL": "http://sqs:4566/"}).sqs_endpoint_url == "http://sqs:4566"
+    )
+
+
+def test_the_variables_of_aws_itself_are_not_taken_for_mistyped_ones_of_ours() -> None:
+    assert unknown_variables({"AWS_ENDPOINT_URL": "x", "AWS_ENDPOINT_URL_SQS": "x"}) == []
+
+
+URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/"
+
+
+@pytest.mark.parametrize(
+    ("extra", "name", "part"),
+    [
+        ({"QUEUE_NAME": "ml.queue"}, "QUEUE_NAME", "letters, digits"),
+        ({"QUEUE_NAME": "x" * 81}, "QUEUE_NAME", "at most 80"),
+        ({"QUEUE_TARGET": "https://me:canary@sqs/1/q"}, "QUEUE_TARGET", "plain URL"),
+        ({"QUEUE_TARGET": "https://sqs/1/q?a=canary"}, "QUEUE_TARGET", "plain URL"),
+        ({"QUEUE_DEAD_LETTER": "a.fifo.b"}, "QUEUE_DEAD_LETTER", "letters, digits"),
+        ({"QUEUE_TARGET": "ml-queue.fifo"}, "QUEUE_TARGET", "queue that is read"),
+        ({"QUEUE_TARGET": URL + "ml-queue.fifo"}, "QUEUE_TARGET", "queue that is read"),
+        ({"QUEUE_TARGET": URL + "ml-queue-dlq.fifo"}, "QUEUE_TARGET", "dead letters"),
+        ({"QUEUE_DEAD_LETTER": URL + "ml-queue.fifo"}, "QUEUE_DEAD_LETTER", "also the queue"),
+    ],
+)
+def test_what_sqs_would_refuse_is_told_at_start(
+    extra: dict[str, str], name: str, part: str
+) -> None:
+    (line,) = problems(SQS | extra)
+    assert line.startswith(f"{name}: ")
+    assert part in line
+    assert "canary" not in line
+
+
+def test_queues_of_one_name_in_two_accounts_are_two_queues() -> None:
+    other = "https://sqs.eu-west-1.amazonaws.com/999999999999/q"
+    environ = SQS | {"QUEUE_NAME": URL + "q", "QUEUE_TARGET": other}
+    assert load(environ).queue_target == other

@@ -23,10 +23,13 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from vault_ml.brokers.dead_letter import dead_letter_name
+
 # Names that the successors of the original use. Ours, the original's, wins when both are set.
 ALIASES: dict[str, tuple[str, ...]] = {
     "queue_name": ("KAFKA_QUEUE_NAME",),
     "queue_target": ("TARGET_QUEUE_NAME",),
+    "aws_region": ("AWS_DEFAULT_REGION",),
     "rabbitmq_host": ("QUEUE_HOST",),
     "rabbitmq_exchange": ("QUEUE_EXCHANGE",),
     "rabbitmq_username": ("QUEUE_USERNAME",),
@@ -55,7 +58,7 @@ DEFAULT_TEXT: dict[str, str] = {
 # Values that are understood but whose feature is not built. Taking them silently would be a lie.
 # Field -> value -> what to do instead.
 NOT_YET: dict[str, dict[str, str]] = {
-    "queue_system": {"sqs": "use KAFKA", "rabbitmq": "use KAFKA"},
+    "queue_system": {"rabbitmq": "use KAFKA or SQS"},
     "frame_sampling": {
         "fps": "use keyframe or exact",
         "adaptive": "use keyframe or exact",
@@ -143,23 +146,26 @@ class Settings(BaseSettings):
     )
 
     # --- queue -----------------------------------------------------------------------------------
-    queue_system: Literal["KAFKA"] = Field(
-        "KAFKA", description="The message broker. This version serves KAFKA."
+    queue_system: Literal["KAFKA", "SQS"] = Field(
+        "KAFKA", description="The message broker: KAFKA or SQS."
     )
     queue_name: str = Field(
         min_length=1,
-        description="The topic to read: the one that the integration in Kerberos Vault writes to.",
+        description="The topic or queue to read: the one that the integration in Kerberos Vault "
+        "writes to. For SQS a name or a URL.",
     )
     queue_target: str | None = Field(
-        None, description="The topic that results are written to. Empty: nothing is published."
+        None,
+        description="The topic or queue that results are written to. Empty: nothing is published.",
     )
     queue_dead_letter: str | None = Field(
         None,
         description="Where events go that can never be processed, with their original bytes and "
-        "the reason.",
+        "the reason. SQS: `<QUEUE_NAME>-dlq`, with `.fifo` kept at the end.",
     )
     kafka_broker: str | None = Field(
-        None, description="Kafka's addresses, `host:port,host:port`. Required."
+        None,
+        description="Kafka's addresses, `host:port,host:port`. Required with QUEUE_SYSTEM=KAFKA.",
     )
     kafka_group: str = Field(
         "vault-ml",
@@ -179,17 +185,34 @@ class Settings(BaseSettings):
         description="More librdkafka options, `key=value,key=value` or a JSON object, such as "
         "`ssl.ca.location=/certs/ca.pem`.",
     )
+    sqs_endpoint_url: str | None = Field(
+        None,
+        description="Address of a service that speaks SQS, such as a VPC endpoint or an emulator. "
+        "Unset: AWS_ENDPOINT_URL_SQS or AWS_ENDPOINT_URL if set, else AWS itself.",
+    )
+    sqs_visibility_s: int = Field(
+        120,
+        ge=2,
+        le=43200,
+        description="How long SQS hides an event that we work on, seconds. Extended while work "
+        "goes on, so recordings may take longer; a worker that dies holds its events this long.",
+    )
+    aws_region: str | None = Field(
+        None,
+        description="AWS region of the queues. Unset: that of AWS's own configuration, or of a "
+        "queue's URL. Credentials come from AWS's own variables, files or roles.",
+    )
     rabbitmq_host: str | None = Field(
-        None, description="RabbitMQ's address. Not used while QUEUE_SYSTEM is KAFKA."
+        None, description="RabbitMQ's address. Not used by this version."
     )
     rabbitmq_exchange: str | None = Field(
-        None, description="RabbitMQ's exchange. Not used while QUEUE_SYSTEM is KAFKA."
+        None, description="RabbitMQ's exchange. Not used by this version."
     )
     rabbitmq_username: str | None = Field(
-        None, description="RabbitMQ's user name. Not used while QUEUE_SYSTEM is KAFKA."
+        None, description="RabbitMQ's user name. Not used by this version."
     )
     rabbitmq_password: SecretStr | None = Field(
-        None, description="RabbitMQ's password. Not used while QUEUE_SYSTEM is KAFKA."
+        None, description="RabbitMQ's password. Not used by this version."
     )
 
     # --- vault -----------------------------------------------------------------------------------
@@ -492,6 +515,28 @@ class Settings(BaseSettings):
             raise _wrong("must not have a ? or # part")
         return value
 
+    @field_validator("aws_region")
+    @classmethod
+    def _region(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[a-z0-9-]+", value):
+            raise _wrong("must be a region such as eu-west-1")
+        return value
+
+    @field_validator("sqs_endpoint_url")
+    @classmethod
+    def _endpoint(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            is_plain = parts.scheme in {"http", "https"} and bool(parts.hostname)
+            _ = parts.port  # raises when it is not a number
+        except ValueError:
+            is_plain = False
+        if not is_plain or re.search(r"\s", value) or "@" in value or "?" in value or "#" in value:
+            raise _wrong("must be an address such as http://localhost:4566, without user, ? or #")
+        return value.rstrip("/")
+
     @field_validator("vault_api_prefix")
     @classmethod
     def _prefix(cls, value: str) -> str:
@@ -514,7 +559,7 @@ class Settings(BaseSettings):
     @property
     def dead_letter_queue(self) -> str:
         """`QUEUE_DEAD_LETTER`, or the default made from the queue's name."""
-        return self.queue_dead_letter or f"{self.queue_name}.dlq"
+        return self.queue_dead_letter or dead_letter_name(self.queue_name, self.queue_system)
 
     @property
     def web_host_port(self) -> tuple[str, int] | None:

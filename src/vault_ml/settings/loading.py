@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
+from vault_ml.brokers.dead_letter import dead_letter_name
+from vault_ml.brokers.queue_names import is_url, sqs_name, sqs_problem
 from vault_ml.errors import ConfigError
 from vault_ml.settings.fields import Settings, is_secret, names, variable
 
 _SHOWN_CHARACTERS = 60
 # Values of these may hold a credential that somebody put in the wrong place.
-_NOT_SHOWN = {"vault_api_url", "kafka_options", "kafka_broker", "rabbitmq_host"}
+_NOT_SHOWN = {
+    "vault_api_url", "kafka_options", "kafka_broker", "rabbitmq_host", "sqs_endpoint_url",
+}  # fmt: skip
 _REQUIRED_WHY = {
     "queue_name": "set it to the topic that Kerberos Vault writes its events to",
     "kafka_broker": "set it to the address of your Kafka broker, host:port",
@@ -146,7 +150,7 @@ def unknown_variables(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     known = [name for field in Settings.model_fields for name in names(field)]
     suspects = []
     for name in sorted(set(environ) - set(known) - set(_IGNORED_YET)):
-        if _SERVICE_LINK.fullmatch(name):
+        if _SERVICE_LINK.fullmatch(name) or name.startswith("AWS_"):  # AWS has many of its own
             continue
         close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=_CLOSE_ENOUGH)
         # Short names without a room in front (MODEL, RUNTIME) are close to anybody's.
@@ -212,23 +216,24 @@ def _contradictions(found: Mapping[str, Given]) -> dict[str, str]:
         return found[field].text if field in found else ""
 
     queue, target, dead = text("queue_name"), text("queue_target"), text("queue_dead_letter")
-    if queue and queue == target:
+    system = text("queue_system").upper() or "KAFKA"
+    if queue and _is_same_queue(queue, target, system):
         problems["queue_target"] = (
             f"{found['queue_target'].variable}: is the queue that is read ({queue!r}); results "
             "would come back as events. Name another one"
         )
-    if dead and dead in {queue, target}:
+    if dead and any(_is_same_queue(dead, other, system) for other in (queue, target)):
         problems["queue_dead_letter"] = (
             f"QUEUE_DEAD_LETTER: is also the queue that is read or the target ({dead!r}); name "
             "another one"
         )
-    if target and not dead and target == f"{queue}.dlq":
+    if target and not dead and _is_same_queue(target, dead_letter_name(queue, system), system):
         problems["queue_target"] = (
             f"{found['queue_target'].variable}: {target!r} is where dead letters go; name another "
             "one, or set QUEUE_DEAD_LETTER"
         )
-    if text("queue_system").upper() in {"", "KAFKA"}:
-        problems |= _kafka_contradictions(found)
+    if system in _PROBLEMS_OF_SYSTEM:
+        problems |= _PROBLEMS_OF_SYSTEM[system](found)
     problems |= _vault_contradictions(found)
     if {"retry_backoff_s", "retry_backoff_max_s"} <= found.keys():
         try:
@@ -268,6 +273,28 @@ def _kafka_contradictions(found: Mapping[str, Given]) -> dict[str, str]:
             "and KAFKA_PASSWORD, or unset KAFKA_SECURITY for a broker without login"
         )
     return problems
+
+
+def _sqs_contradictions(found: Mapping[str, Given]) -> dict[str, str]:
+    problems: dict[str, str] = {}
+    for field in ("queue_name", "queue_target", "queue_dead_letter"):
+        if field in found and (problem := sqs_problem(found[field].text)):
+            problems[field] = f"{found[field].variable}: {problem}"
+    return problems
+
+
+# One entry per broker: what is wrong between its own settings, by field.
+_PROBLEMS_OF_SYSTEM: dict[str, Callable[[Mapping[str, Given]], dict[str, str]]] = {
+    "KAFKA": _kafka_contradictions,
+    "SQS": _sqs_contradictions,
+}
+
+
+def _is_same_queue(one: str, other: str, system: str) -> bool:
+    """Whether two names are one queue; SQS may have one by its name and once by its URL."""
+    if system == "SQS" and not (is_url(one) and is_url(other)):
+        one, other = sqs_name(one), sqs_name(other)
+    return bool(one) and one.rstrip("/") == other.rstrip("/")
 
 
 def _vault_contradictions(found: Mapping[str, Given]) -> dict[str, str]:
