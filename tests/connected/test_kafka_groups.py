@@ -11,8 +11,10 @@ import time
 
 import pytest
 from confluent_kafka import Consumer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
-from connected.apache_kafka_system import ApacheKafkaSystem
+from connected.apache_kafka_system import QUIET, ApacheKafkaSystem
 from contract.broker_contract import receive, settled, wait_for
 from vault_ml.brokers.kafka import KafkaConsumer
 from vault_ml.brokers.port import Message
@@ -79,6 +81,55 @@ def test_a_group_of_eager_members_is_named_as_the_reason(
         if ours is not None:
             ours.close(10)
         eager.close()
+
+
+def test_a_topic_made_anew_is_read_from_its_start(kafka_system: ApacheKafkaSystem) -> None:
+    queue = kafka_system.new_queue()
+    producer, consumer = kafka_system.producer(), kafka_system.consumer(queue)
+    try:
+        for number in range(5):
+            producer.publish(queue, Message(b"old %d" % number), timeout_s=20)
+        in_hand = [receive(consumer) for _ in range(5)]
+        assert settled(in_hand[0].ack())
+        admin = AdminClient(kafka_system.options().connection(), logger=QUIET)
+        admin.delete_topics([queue])[queue].result(20)
+        wait_for(lambda: queue not in admin.list_topics(timeout=5).topics, "it is gone")
+        admin.create_topics([NewTopic(queue, 1)])[queue].result(20)
+        producer.publish(queue, Message(b"new"), timeout_s=20)
+        delivery = receive(consumer)
+        assert delivery.message.body == b"new"
+        assert settled(delivery.ack())
+        assert not settled(in_hand[1].ack()), "it is of a log that is no more"
+        assert len(kafka_system.log.events("partition_restarted")) == 1
+    finally:
+        consumer.close(10)
+        producer.close(10)
+
+
+def test_a_removed_topic_is_said_and_forgotten_when_it_is_back(
+    kafka_system: ApacheKafkaSystem,
+) -> None:
+    queue = kafka_system.new_queue()
+    options = kafka_system.options({"topic.metadata.refresh.interval.ms": "1000"})
+    consumer = KafkaConsumer(options, queue, log=kafka_system.log)
+    try:
+        wait_for(lambda: bool(kafka_system.log.events("partitions_assigned")), "it joined")
+        admin = AdminClient(kafka_system.options().connection(), logger=QUIET)
+        admin.delete_topics([queue])[queue].result(20)
+        with pytest.raises(ConfigError, match="was removed while we read it"):
+            consumer.receive(30)
+        assert len(kafka_system.log.events("queue_refused")) == 1
+        admin.create_topics([NewTopic(queue, 3)])[queue].result(20)
+        wait_for(lambda: is_quiet(consumer), "it was looked for and found")
+    finally:
+        consumer.close(10)
+
+
+def is_quiet(consumer: KafkaConsumer) -> bool:
+    try:
+        return consumer.receive(0.1) is None
+    except ConfigError:
+        return False
 
 
 WORKER = """

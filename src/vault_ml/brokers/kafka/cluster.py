@@ -46,6 +46,15 @@ class Cluster:
         """As the port's `ping`."""
         self._metadata(None, time.monotonic() + timeout_s)
 
+    def has_topic(self, name: str, timeout_s: float) -> bool:
+        """True when the topic exists and is for us; makes nothing.
+
+        Raises:
+            BrokerUnavailable: no answer in time.
+        """
+        topic = self._metadata(name, time.monotonic() + timeout_s)
+        return topic is not None and topic.error is None and bool(topic.partitions)
+
     def ensure_topic(self, name: str, timeout_s: float) -> None:
         """Return when the topic exists, made by us if need be.
 

@@ -7,6 +7,7 @@ message, and `retry` keeps the message here and hands it out again when it is du
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import json
@@ -95,6 +96,7 @@ class KafkaConsumer:
         self._commit_sent_at: float | None = None
         self._next_commit_at = 0.0
         self._metadata_limit = METADATA_LIMIT_BYTES
+        self._look_again_at: float | None = None  # for a topic that was removed
         self._lag: int | None = None
         self._client = checked_client(
             Consumer,
@@ -235,6 +237,7 @@ class KafkaConsumer:
                 self._on_error(error)
             else:
                 self._take(message)
+        self._look_for_removed_topic()
         self._emit_due()
         self._pause_what_is_full()
         self._commit()
@@ -329,6 +332,7 @@ class KafkaConsumer:
     def _on_assign(self, client: Consumer, assigned: list[TopicPartition]) -> None:
         self._failure = None
         self._connection.came_up()
+        self._drop([one.partition for one in assigned])  # should one be ours still
         metadata = self._committed_metadata(client, assigned)
         with self._changed:
             for one in assigned:
@@ -406,20 +410,27 @@ class KafkaConsumer:
                 )
             )
         elif code == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            self._make_topic_again()
+            # Made at the start, but not now: whoever removed it may want it otherwise.
+            self._look_again_at = time.monotonic() + _TOPIC_AGAIN_S
+            self._fail(
+                ConfigError(
+                    f"The Kafka topic {self._queue!r} was removed while we read it. "
+                    "Make it again, or change QUEUE_NAME."
+                )
+            )
         elif error.fatal():
             self._fail(ConfigError(f"Kafka put us out of the group: {error.str()}."))
         else:
             self._connection.on_error(error)
 
-    def _make_topic_again(self) -> None:
-        """Somebody removed the topic while we were on it."""
-        try:
-            self._cluster.ensure_topic(self._queue, _TOPIC_AGAIN_S)
-        except BrokerUnavailable:
+    def _look_for_removed_topic(self) -> None:
+        if self._look_again_at is None or time.monotonic() < self._look_again_at:
             return
-        except ConfigError as error:
-            self._fail(error)
+        self._look_again_at = time.monotonic() + _TOPIC_AGAIN_S
+        with contextlib.suppress(BrokerUnavailable, CredentialsRejected):
+            if self._cluster.has_topic(self._queue, _TOPIC_S):
+                self._look_again_at = None
+                self._failure = None
 
     def _fail(self, error: ConfigError) -> None:
         with self._changed:

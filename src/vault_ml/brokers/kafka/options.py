@@ -119,6 +119,8 @@ class KafkaOptions:
             "fetch.queue.backoff.ms": 50,
             "max.partition.fetch.bytes": 262_144,
             "statistics.interval.ms": 1000,
+            # New partitions and a removed topic are noticed as late as this; librdkafka: 5 min.
+            "topic.metadata.refresh.interval.ms": 30_000,
         }
         if self.extra.get("group.protocol", "classic").lower() == "classic":
             config["partition.assignment.strategy"] = "cooperative-sticky"
