@@ -43,10 +43,12 @@ class Progress:
     Attributes:
         stage: the room it is in; a log line or a dead letter names it when it fails there.
         seconds: time spent per room so far.
+        key: the recording's name, once the event was understood.
     """
 
     stage: str = "receive"
     seconds: dict[str, float] = field(default_factory=dict)
+    key: str | None = None
 
     @contextmanager
     def room(self, name: str) -> Iterator[None]:

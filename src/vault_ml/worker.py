@@ -160,7 +160,7 @@ class Worker:
         except RetryableError as error:
             self._try_later(delivery, error, progress, self._options.max_attempts)
         except Exception as error:
-            log.exception("bug", stage=progress.stage)
+            log.exception("bug", stage=progress.stage, **_named(progress))
             self._try_later(delivery, error, progress, _BUG_ATTEMPTS)
         else:
             self._settle(delivery, processed)
@@ -172,6 +172,7 @@ class Worker:
         # 2 parse
         with progress.room("parse"):
             event = events.parse(delivery.message.body)
+            progress.key = event.key
         self._recording_log.received(event)
         # 3 to 6
         processed = self._pipeline.process(event, delivery.message, progress)
@@ -205,6 +206,7 @@ class Worker:
         self._log.warning(
             "delivery_retried",
             delivery=delivery.id,
+            **_named(progress),
             attempt=delivery.attempt,
             of=max_attempts,
             stage=progress.stage,
@@ -234,8 +236,14 @@ class Worker:
         self._log.error(
             "delivery_dead_lettered",
             delivery=delivery.id,
+            **_named(progress),
             attempt=delivery.attempt,
             stage=progress.stage,
             error=type(error).__name__,
             reason=str(error),
         )
+
+
+def _named(progress: Progress) -> dict[str, str]:
+    """The recording for a log line; an event that is not understood names none."""
+    return {} if progress.key is None else {"key": progress.key}

@@ -152,6 +152,9 @@ def test_what_cannot_be_processed_becomes_a_dead_letter_with_its_reason(
     not_there = by_body[gone.replace(b"_24_10.mp4", b"_24_11.mp4")]
     assert not_there[dead_letter.ERROR_CLASS] == "RecordingNotFound"
     assert not_there[dead_letter.ATTEMPTS] == "2"
+    told = [line.get("key") for line in worker.lines("delivery_dead_lettered")]
+    assert {noise, cut, sound, empty} < set(told), "the log names the recordings it gives up"
+    assert told.count(None) == len(bodies), "an event that is not understood names none"
     assert "Traceback" not in worker.output()
     assert worker.stop() == 0
 
