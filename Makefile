@@ -30,8 +30,7 @@ format: setup ## Put the code into shape
 
 test: setup ## Every test that needs no broker of its own, with coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m 'not connected'
-	$(BIN)/coverage combine -q
+	$(PYTEST) -m 'not connected' -n 2 --dist worksteal --cov --cov-report=
 	$(BIN)/coverage report --fail-under=90
 	$(BIN)/coverage report --fail-under=100 --include='$(PURE_ROOMS)'
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from conftest import shared_file
@@ -43,8 +41,11 @@ def test_every_event_has_its_result_and_no_recording_went_before_it(
         wait_for(lambda gone=gone: gone <= results.keys(), 20, "removed, but no result")  # type: ignore[misc]
         worker = stand.worker(f"worker-{kills}", **variables)
     wait_for(lambda: results.keys() == keys, 200, worker.output()[-3000:])
-    wait_for(lambda: not any(stand.vault.has(key) for key in keys), 60, "all are removed")
+    assert worker.stop() == 0
     assert letters.messages == []
+    # A crash between settling and removing leaves a recording too many, never one too few.
+    left = sum(stand.vault.has(key) for key in keys)
+    assert left <= kills * 20, "more left than was in flight"
 
     # A redelivered event comes to the same result, to the letter.
     bodies: dict[str, set[bytes]] = {}
@@ -54,5 +55,3 @@ def test_every_event_has_its_result_and_no_recording_went_before_it(
     assert all(len(variants) == 1 for variants in bodies.values())
     repeated = len(results.messages) - EVENTS
     assert repeated <= kills * 20, "more repeated than was in flight"
-    assert worker.stop() == 0
-    assert time.time() > results.arrived_at[-1]
