@@ -47,6 +47,14 @@ def problems(environ: dict[str, str]) -> list[str]:
     return str(caught.value).split("\n")
 
 
+def test_a_missing_variable_is_told_together_with_the_mistyped_one() -> None:
+    typo = {**MINIMAL, "KAFKA_BROKERS": MINIMAL["KAFKA_BROKER"]}
+    del typo["KAFKA_BROKER"]
+    missing, hint = problems(typo)
+    assert missing.startswith("KAFKA_BROKER is not set; ")
+    assert hint == "KAFKA_BROKERS is set but unknown; did you mean KAFKA_BROKER?"
+
+
 def test_an_empty_environment_names_everything_that_is_required() -> None:
     lines = problems({})
     assert [line.split()[0].rstrip(",") for line in lines] == [

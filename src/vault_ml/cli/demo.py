@@ -71,7 +71,7 @@ def _text(seen: Seen) -> str:
     data = seen.document["data"]
     run = data["run"]
     head = (
-        f"{seen.clip.camera}: {run['count']} objects at once, "
+        f"{seen.clip.camera}: at most {run['count']} in one frame; "
         f"{run['looked_at']} frames looked at by {run['model']['name']} ({run['device']})"
     )
     rows = [

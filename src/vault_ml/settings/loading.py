@@ -96,6 +96,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     if problems or settings is None:
         order = {field: position for position, field in enumerate(Settings.model_fields)}
         lines = [problems[field] for field in sorted(problems, key=order.__getitem__)]
+        lines += _mistyped(environ)  # often the very reason why something is missing
         raise ConfigError("\n".join(lines)) from None
     return settings
 
@@ -106,10 +107,7 @@ def notices(environ: Mapping[str, str]) -> list[str]:
     Args:
         environ: as for `load`.
     """
-    sentences = [
-        f"{name} is set but unknown; did you mean {close}?"
-        for name, close in unknown_variables(environ)
-    ]
+    sentences = _mistyped(environ)
     for field in Settings.model_fields:
         chosen, *others = [name for name in names(field) if environ.get(name, "").strip()] or [""]
         sentences += [
@@ -136,6 +134,13 @@ def notices(environ: Mapping[str, str]) -> list[str]:
             "recordings will be removed and what was seen in them told to no one."
         )
     return sentences
+
+
+def _mistyped(environ: Mapping[str, str]) -> list[str]:
+    return [
+        f"{name} is set but unknown; did you mean {close}?"
+        for name, close in unknown_variables(environ)
+    ]
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[tuple[str, str]]:
