@@ -98,7 +98,16 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = JOIN_S
 
 
 class BrokerContract:
-    """The cases. `system` is to be overridden."""
+    """The cases. `system` is to be overridden.
+
+    Attributes:
+        keeps_order: False for a broker that promises no order, not even of messages of one key.
+        close_burns: attempts that the broker itself counts when a consumer that closes gives a
+            message back.
+    """
+
+    keeps_order = True
+    close_burns = 0
 
     @pytest.fixture
     def system(self) -> BrokerSystem:
@@ -143,16 +152,22 @@ class BrokerContract:
     def test_a_new_group_begins_with_the_oldest(self, broker: Tester) -> None:
         queue = broker.system.new_queue()
         broker.publish(queue, b"1", b"2", b"3")
-        assert [d.message.body for d in drain(broker.consumer(queue), 3)] == [b"1", b"2", b"3"]
+        bodies = [d.message.body for d in drain(broker.consumer(queue), 3)]
+        assert (bodies if self.keeps_order else sorted(bodies)) == [b"1", b"2", b"3"]
 
     def test_order_is_kept_per_key(self, broker: Tester) -> None:
+        if not self.keeps_order:
+            pytest.skip("this broker promises no order")
         queue = broker.system.new_queue(partitions=3)
         consumer = broker.consumer(queue)
         for number, key in itertools.product(range(8), (b"a", b"b", b"c", b"d")):
             broker.publish(queue, b"%d" % number, key=key)
         got: dict[bytes | None, list[int]] = {}
-        for delivery in drain(consumer, 32):
+        for _ in range(32):
+            delivery = receive(consumer)
             got.setdefault(delivery.message.key, []).append(int(delivery.message.body))
+            delivery.ack()  # some brokers give the next of a key only now
+        assert consumer.receive(QUIET_S) is None
         assert got == {key: list(range(8)) for key in (b"a", b"b", b"c", b"d")}
 
     # Settling.
@@ -161,9 +176,11 @@ class BrokerContract:
         queue = broker.system.new_queue()
         broker.publish(queue, b"done", b"open")
         first = broker.consumer(queue)
-        assert settled(receive(first).ack())
+        done = receive(first)
+        assert settled(done.ack())
         first.close(CLOSE_S)
-        assert [d.message.body for d in drain(broker.consumer(queue), 1)] == [b"open"]
+        left = {b"done", b"open"} - {done.message.body}
+        assert [d.message.body for d in drain(broker.consumer(queue), 1)] == list(left)
 
     def test_close_without_ack_brings_it_back_and_burns_nothing(self, broker: Tester) -> None:
         queue = broker.system.new_queue()
@@ -172,7 +189,8 @@ class BrokerContract:
         in_hand = receive(first)
         first.close(CLOSE_S)
         again = receive(broker.consumer(queue))
-        assert (again.message.body, again.attempt, again.id) == (b"1", 1, in_hand.id)
+        assert (again.message.body, again.id) == (b"1", in_hand.id)
+        assert again.attempt == 1 + self.close_burns
 
     def test_retry_comes_back_counted_and_not_before_its_time(self, broker: Tester) -> None:
         queue = broker.system.new_queue()
@@ -200,8 +218,10 @@ class BrokerContract:
         queue = broker.system.new_queue()
         broker.publish(queue, b"1", b"2", b"3")
         consumer = broker.consumer(queue)
-        receive(consumer).retry(60.0)
-        assert [d.message.body for d in drain(consumer, 2)] == [b"2", b"3"]
+        held = receive(consumer)
+        held.retry(60.0)
+        others = {d.message.body for d in drain(consumer, 2)}
+        assert others == {b"1", b"2", b"3"} - {held.message.body}
 
     def test_attempts_survive_a_restart(self, broker: Tester) -> None:
         queue = broker.system.new_queue()
@@ -215,7 +235,8 @@ class BrokerContract:
         assert third.attempt == 3
         first.close(CLOSE_S)
         again = receive(broker.consumer(queue))
-        assert (again.message.body, again.attempt) == (b"1", 3)
+        assert again.message.body == troubled.message.body
+        assert again.attempt == 3 + self.close_burns
         assert again.first_received_at == pytest.approx(troubled.first_received_at, abs=1.5)
 
     def test_attempts_survive_also_when_nothing_is_settled(self, broker: Tester) -> None:
@@ -369,7 +390,7 @@ class BrokerContract:
         broker.system.set_up()
         acked.result(JOIN_S)
         again = receive(consumer)
-        assert (again.message.body, again.attempt) == (b"2", 2)
+        assert (again.message.body, again.attempt) == (troubled.message.body, 2)
         assert settled(again.ack())
         broker.publish(queue, b"3")
         assert receive(consumer).message.body == b"3"
