@@ -206,6 +206,7 @@ class KafkaConsumer:
 
     def _subscribe(self) -> bool:
         while not self._is_closing:
+            self._client.poll(0)  # serves its callbacks, lest they pile up
             try:
                 self._cluster.ensure_topic(self._queue, _TOPIC_S)
             except BrokerUnavailable:
