@@ -94,6 +94,7 @@ def _renderer(log_format: str, stream: TextIO) -> Any:
         return structlog.dev.ConsoleRenderer(
             colors=stream.isatty(),
             pad_event_to=28,
+            sort_keys=False,  # as they were given: the recording before the seconds
             # Never local variables: they hold credentials.
             exception_formatter=structlog.dev.plain_traceback,
         )

@@ -93,8 +93,8 @@ def test_on_a_terminal_a_line_is_for_people() -> None:
     assert "recording_fetched" in stream.getvalue()
     assert not stream.getvalue().startswith("{")
     plain = io.StringIO()
-    configure("console", "INFO", stream=plain).info("recording_fetched", key="k")
-    assert "key=k" in plain.getvalue()
+    configure("console", "INFO", stream=plain).info("recording_fetched", key="k", bytes=5)
+    assert "key=k bytes=5" in plain.getvalue()
     assert "\x1b" not in plain.getvalue()
 
 
