@@ -310,12 +310,30 @@ def test_the_bulk_reply_is_json_in_json() -> None:
 
 def test_headers_have_the_agents_spelling() -> None:
     assert [
-        f"X-Kerberos-Storage-{name}" for name in (
-            "FileName", "Provider", "AccessKey", "SecretAccessKey", "CloudKey", "Device",
-            "Capture", "Directory", "Fps", "Duration", "Timestamp",
+        f"X-Kerberos-Storage-{name}"
+        for name in (
+            "FileName",
+            "Provider",
+            "AccessKey",
+            "SecretAccessKey",
+            "CloudKey",
+            "Device",
+            "Capture",
+            "Directory",
+            "Fps",
+            "Duration",
+            "Timestamp",
         )
     ] == [
-        protocol.FILE_NAME, protocol.PROVIDER, protocol.ACCESS_KEY, protocol.SECRET_KEY,
-        protocol.CLOUD_KEY, protocol.DEVICE, protocol.CAPTURE, protocol.DIRECTORY,
-        protocol.FPS, protocol.DURATION, protocol.TIMESTAMP,
+        protocol.FILE_NAME,
+        protocol.PROVIDER,
+        protocol.ACCESS_KEY,
+        protocol.SECRET_KEY,
+        protocol.CLOUD_KEY,
+        protocol.DEVICE,
+        protocol.CAPTURE,
+        protocol.DIRECTORY,
+        protocol.FPS,
+        protocol.DURATION,
+        protocol.TIMESTAMP,
     ]
