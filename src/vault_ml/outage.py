@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from vault_ml.backoff import Backoff
 from vault_ml.errors import ConfigError, RetryableError, UnavailableError
-from vault_ml.telemetry.logs import Logger
+from vault_ml.telemetry.log import Log
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class Outages:
         stop: threading.Event,
         on_pause: Callable[[], None],
         on_resume: Callable[[], None],
-        log: Logger,
+        log: Log,
     ) -> None:
         """Call `on_pause` when the first thread starts waiting, `on_resume` after the last."""
         self._backoff = backoff

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from vault_ml.errors import VaultMLError
 from vault_ml.outage import Outages, Stopping
-from vault_ml.telemetry.logs import Logger
+from vault_ml.telemetry.log import Log
 from vault_ml.vault.client import VaultClient
 
 
@@ -36,7 +36,7 @@ class Removals:
         outages: Outages,
         *,
         on_removed: Callable[[], None],
-        log: Logger,
+        log: Log,
     ) -> None:
         """Remove through `vault`; waits out its outages."""
         self._vault = vault

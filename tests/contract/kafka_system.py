@@ -15,13 +15,13 @@ class SaidLog:
     def __init__(self) -> None:
         self.said: list[tuple[str, dict[str, object]]] = []
 
-    def info(self, event: str, /, **fields: object) -> None:
+    def info(self, event: str, **fields: object) -> None:
         self.said.append((event, fields))
 
-    def warning(self, event: str, /, **fields: object) -> None:
+    def warning(self, event: str, **fields: object) -> None:
         self.said.append((event, fields))
 
-    def error(self, event: str, /, **fields: object) -> None:
+    def error(self, event: str, **fields: object) -> None:
         self.said.append((event, fields))
 
     def events(self, *names: str) -> list[dict[str, object]]:

@@ -34,6 +34,9 @@ class Gate:
     def info(self, event: str, **fields: object) -> None:
         self.lines.append((event, fields))
 
+    def error(self, event: str, **fields: object) -> None:
+        self.lines.append((event, fields))
+
     def warning(self, event: str, **fields: object) -> None:
         self.lines.append((event, fields))
 

@@ -11,9 +11,10 @@ from confluent_kafka.admin._metadata import TopicMetadata
 from confluent_kafka.cimpl import NewTopic
 
 from vault_ml.brokers.kafka import codes
-from vault_ml.brokers.kafka.connection import Connection, Log
+from vault_ml.brokers.kafka.connection import Connection
 from vault_ml.brokers.kafka.options import KafkaOptions
 from vault_ml.errors import BrokerUnavailable, ConfigError
+from vault_ml.telemetry.log import Log
 
 _Client = TypeVar("_Client")
 

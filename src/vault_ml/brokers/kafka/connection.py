@@ -11,31 +11,15 @@ import re
 import threading
 import time
 from enum import Enum
-from typing import Any, Protocol
 
 from confluent_kafka import KafkaError
 
 from vault_ml.brokers.kafka import codes
 from vault_ml.brokers.kafka.options import KafkaOptions
 from vault_ml.errors import BrokerUnavailable, ConfigError, CredentialsRejected
+from vault_ml.telemetry.log import Log
 
 _REPEAT_S = 60.0  # the same sentence again, when a state flaps, is news at most once a minute
-
-
-class Log(Protocol):
-    """What we need of a structlog logger."""
-
-    def info(self, event: str, /, **fields: Any) -> Any:
-        """Say something."""
-        ...
-
-    def warning(self, event: str, /, **fields: Any) -> Any:
-        """Say something that may need a person."""
-        ...
-
-    def error(self, event: str, /, **fields: Any) -> Any:
-        """Say something that needs a person."""
-        ...
 
 
 class State(Enum):

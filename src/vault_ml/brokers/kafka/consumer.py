@@ -24,12 +24,13 @@ from confluent_kafka import Message as ClientMessage
 from vault_ml.brokers.kafka import codes
 from vault_ml.brokers.kafka.attempts import METADATA_LIMIT_BYTES, Attempt
 from vault_ml.brokers.kafka.cluster import Cluster, checked_client, may_not_sentence
-from vault_ml.brokers.kafka.connection import Connection, Log, State
+from vault_ml.brokers.kafka.connection import Connection, State
 from vault_ml.brokers.kafka.delivery import Held, KafkaDelivery, to_message
 from vault_ml.brokers.kafka.options import KafkaOptions
 from vault_ml.brokers.kafka.partition import Partition
 from vault_ml.brokers.port import SettlementLost
 from vault_ml.errors import BrokerUnavailable, ConfigError, CredentialsRejected
+from vault_ml.telemetry.log import Log
 
 _POLL_S = 0.05  # how long a commit, a due retry or a close may wait for the thread
 _COMMIT_EVERY_S = 0.2  # an ack waits this long at most; more often would burden the coordinator

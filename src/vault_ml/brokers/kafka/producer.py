@@ -12,10 +12,11 @@ from confluent_kafka import Message as ClientMessage
 
 from vault_ml.brokers.kafka import codes
 from vault_ml.brokers.kafka.cluster import Cluster, checked_client, may_not_sentence
-from vault_ml.brokers.kafka.connection import Connection, Log
+from vault_ml.brokers.kafka.connection import Connection
 from vault_ml.brokers.kafka.options import KafkaOptions
 from vault_ml.brokers.port import Message
 from vault_ml.errors import BrokerUnavailable, ConfigError, MessageTooLarge
+from vault_ml.telemetry.log import Log
 
 _POLL_S = 0.1
 _SLICE_S = 0.2  # of waiting; between slices a refused login is noticed
