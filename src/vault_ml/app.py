@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from types import FrameType
 
-from vault_ml import __version__, settings
+from vault_ml import __version__, failpoints, settings
 from vault_ml.backoff import Backoff
 from vault_ml.brokers.dead_letter import DeadLetters
 from vault_ml.brokers.port import Consumer, Producer
@@ -60,6 +60,9 @@ def work(environ: Mapping[str, str]) -> None:
     log = configure(chosen.log_format, chosen.log_level)
     for notice in settings.notices(environ):
         log.warning("settings_noticed", reason=notice)
+    if places := environ.get("VAULT_ML_FAILPOINTS"):
+        failpoints.arm(places)
+        log.warning("failpoints_armed", reason="a test means to end this worker", places=places)
     stop = threading.Event()
     _stop_on_signals(stop, log)
     metrics, health = Metrics(), Health()

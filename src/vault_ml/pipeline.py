@@ -15,6 +15,7 @@ from vault_ml import __version__
 from vault_ml.brokers.port import Message
 from vault_ml.detector_process import DetectorProcess
 from vault_ml.event import RecordingEvent
+from vault_ml.failpoints import reach
 from vault_ml.models.prepare import PreparedModel
 from vault_ml.outage import Outages
 from vault_ml.result import (
@@ -125,6 +126,7 @@ class Pipeline:
                 "vault", lambda: self._vault.fetch(event.key, event.source), probe=self._vault.ping
             )
         with recording:
+            reach("fetch.after")
             self._metrics.fetched(recording.size_bytes)
             looked_at = self._look(recording, progress)
         # 6 judge
@@ -147,9 +149,11 @@ class Pipeline:
             )
         # 5 detect
         with decoded, progress.room("detect"):
+            reach("decode.after")
             seen = self._outages.patiently(
                 "detector", lambda: self._detector.detect(decoded.shared, decoded.frames)
             )
+            reach("detect.after")
             return _LookedAt(
                 decoded.frames[0].size_wh,
                 tuple(

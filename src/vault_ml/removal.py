@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from vault_ml.errors import VaultMLError
+from vault_ml.failpoints import reach
 from vault_ml.outage import Outages, Stopping
 from vault_ml.telemetry.log import Log
 from vault_ml.vault.client import VaultClient
@@ -59,6 +60,7 @@ class Removals:
                 # Somebody else will get this event again, and needs the recording.
                 self._log.info("removal_dropped", key=key, reason="the event will come again")
             else:
+                reach("settled")
                 self._waiting.put(_Removal(key, source))
 
         settled.add_done_callback(decide)
@@ -78,6 +80,7 @@ class Removals:
     def _run(self) -> None:
         while (removal := self._waiting.get()) is not None:
             started = time.perf_counter()
+            reach("remove.before")
             try:
                 self._outages.patiently(
                     "vault",
@@ -90,6 +93,7 @@ class Removals:
                 # The result is out and the event settled: a recording too many is all that is left.
                 self._log.warning("removal_failed", key=removal.key, reason=str(error))
             else:
+                reach("remove.after")
                 self._on_removed()
                 self._log.info(
                     "recording_removed",

@@ -22,6 +22,7 @@ from vault_ml.backoff import Backoff
 from vault_ml.brokers.dead_letter import DeadLetters
 from vault_ml.brokers.port import Consumer, Delivery
 from vault_ml.errors import PoisonError, RetryableError, VaultMLError
+from vault_ml.failpoints import reach
 from vault_ml.outage import Outages, Stopping
 from vault_ml.pipeline import Pipeline, Progress
 from vault_ml.removal import Removals
@@ -150,6 +151,7 @@ class Worker:
         log = self._log.bind(delivery=delivery.id, attempt=delivery.attempt)
         progress = Progress()
         started = time.perf_counter()
+        reach("receive.after")
         try:
             processed = self._process(delivery, progress)
         except Stopping:
@@ -173,20 +175,26 @@ class Worker:
         with progress.room("parse"):
             event = events.parse(delivery.message.body)
             progress.key = event.key
+        reach("parse.after")
         self._recording_log.received(event)
         # 3 to 6
         processed = self._pipeline.process(event, delivery.message, progress)
+        reach("judge.after")
         # 7 publish, 8 forward: each confirmed before the next
         for sink in self._sinks:
             if sink.wants(processed):
+                reach(f"{sink.name}.before")
                 with progress.room(sink.name):
                     self._outages.patiently(sink.name, lambda sink=sink: sink.send(processed))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
                 self._metrics.sent(sink.name)
+                reach(f"{sink.name}.after")
         return processed
 
     def _settle(self, delivery: Delivery, processed: Processed) -> None:
         # 10 settle
+        reach("settle.before")
         settled = delivery.ack()
+        reach("settle.after")
         # 11 remove, when that is done
         is_forwarded = any(
             sink.name == "forward_media" and sink.wants(processed) for sink in self._sinks
@@ -201,7 +209,9 @@ class Worker:
             self._give_up(delivery, error, progress)
             return
         wait_s = self._options.retry.wait_s(delivery.attempt)
+        reach("retry.before")
         delivery.retry(wait_s)
+        reach("retry.after")
         self._metrics.outcome("retried")
         self._log.warning(
             "delivery_retried",
@@ -215,6 +225,7 @@ class Worker:
         )
 
     def _give_up(self, delivery: Delivery, error: Exception, progress: Progress) -> None:
+        reach("dead_letter.before")
         try:
             self._outages.patiently(
                 "dead_letter",
@@ -231,6 +242,7 @@ class Worker:
             self._metrics.outcome("retried")
             self._log.error("dead_letter_refused", delivery=delivery.id, reason=str(refusal))
             return
+        reach("dead_letter.after")
         delivery.ack()
         self._metrics.outcome("dead_lettered")
         self._log.error(
