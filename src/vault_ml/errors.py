@@ -12,6 +12,7 @@ VaultMLError
 ├── RetryableError            this event, later, with capped attempts
 │   ├── RecordingNotFound
 │   ├── RecordingIncomplete
+│   ├── RecordingEncrypted
 │   ├── SignedUrlExpired
 │   └── DecoderFailed
 └── PoisonError               this event will never work: dead letter now
@@ -19,6 +20,7 @@ VaultMLError
     ├── UndecodableRecording
     ├── RecordingTooLarge
     ├── RecordingRefused
+    ├── AddressRefused
     └── MessageTooLarge
 
 The docstring of a class is its default message, so every error has a sentence a person can read.
@@ -78,6 +80,25 @@ class DetectorUnavailable(UnavailableError):
 class RetryableError(VaultMLError):
     """This event failed for now; it is tried again later."""
 
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        patience_s: float = 0.0,
+        max_attempts: int | None = None,
+    ) -> None:
+        """Say how long to try.
+
+        Args:
+            message: a sentence.
+            patience_s: until the event is this old, a try burns no attempt: waiting may be all it
+                takes.
+            max_attempts: tries that make sense, where that is fewer than usual.
+        """
+        super().__init__(message)
+        self.patience_s = patience_s
+        self.max_attempts = max_attempts
+
 
 class RecordingNotFound(RetryableError):
     """Kerberos Vault does not have this recording (yet)."""
@@ -85,6 +106,10 @@ class RecordingNotFound(RetryableError):
 
 class RecordingIncomplete(RetryableError):
     """The recording arrived cut off."""
+
+
+class RecordingEncrypted(RetryableError):
+    """The recording is encrypted and no key of RECORDING_KEYS fits."""
 
 
 class SignedUrlExpired(RetryableError):
@@ -113,6 +138,10 @@ class RecordingTooLarge(PoisonError):
 
 class RecordingRefused(PoisonError):
     """Kerberos Vault knows our credentials but refuses this recording to us."""
+
+
+class AddressRefused(PoisonError):
+    """The event names an address that will not be called."""
 
 
 class MessageTooLarge(PoisonError):

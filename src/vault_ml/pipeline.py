@@ -123,7 +123,7 @@ class Pipeline:
         # 3 fetch
         with progress.room("fetch"):
             recording = self._outages.patiently(
-                "vault", lambda: self._vault.fetch(event.key, event.source), probe=self._vault.ping
+                "vault", lambda: self._fetch(event), probe=self._vault.ping
             )
         with recording:
             reach("fetch.after")
@@ -137,6 +137,14 @@ class Pipeline:
                 allowed=self._options.allowed_labels,
             )
             return self._result(event, message, recording, looked_at, verdict, progress)
+
+    def _fetch(self, event: RecordingEvent) -> Recording:
+        return self._vault.fetch(
+            event.key,
+            event.source,
+            signed_url=event.signed_url,
+            secondary_providers=event.secondary_providers,
+        )
 
     def _look(self, recording: Recording, progress: Progress) -> _LookedAt:
         # 4 sample and decode

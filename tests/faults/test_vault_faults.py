@@ -449,7 +449,7 @@ def test_a_storage_that_only_the_vault_can_reach_is_not_tried_again_at_once() ->
         for _ in range(2):
             with client.fetch(KEY, "local") as recording:
                 assert recording.route == "blob"
-        assert client._is_unreachable(gone.host)
+        assert client._retrieval._storages._is_unreachable(gone.host)
 
 
 # --- secrets -------------------------------------------------------------------------------------

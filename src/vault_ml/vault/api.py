@@ -10,24 +10,31 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import NoReturn
 from urllib.parse import urlsplit
 
 from vault_ml.errors import (
+    AddressRefused,
     ConfigError,
     RecordingNotFound,
     RecordingRefused,
     RetryableError,
     SinkUnavailable,
-    UnavailableError,
+    VaultMLError,
     VaultUnavailable,
 )
 from vault_ml.vault import protocol
+from vault_ml.vault.addresses import Reach
 from vault_ml.vault.protocol import Standing
-from vault_ml.vault.transport import Deadline, ExchangeFailed, Reply, Transport
-
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
+from vault_ml.vault.transport import (
+    REDIRECTS,
+    Deadline,
+    ExchangeFailed,
+    Reply,
+    Transport,
+    Trouble,
+    retry_after,
+)
 
 # What is sent: bytes, or a function that begins it anew (a call may have to be repeated).
 Content = bytes | Callable[[], Iterable[bytes]] | None
@@ -43,6 +50,8 @@ class Api:
         transport: Transport,
         *,
         call_timeout_s: float,
+        is_from_event: bool = False,
+        reach: Reach | None = None,
     ) -> None:
         """Look for the API under `roots`, in this order, when it is first needed.
 
@@ -51,7 +60,11 @@ class Api:
             credentials: the header of either key.
             transport: stays the caller's to close.
             call_timeout_s: for a whole call that moves no recording.
+            is_from_event: address and keys came in an event.
+            reach: what the host may resolve to; None for anything.
         """
+        self._is_from_event = is_from_event
+        self._reach = reach
         self.host = protocol.host_of(roots[0])
         self._roots = tuple(roots)
         self._credentials = dict(credentials)
@@ -91,7 +104,11 @@ class Api:
                 reply.small_body()
                 return reply
         except ExchangeFailed as failure:
-            raise self.no_connection(str(failure), is_forward=is_forward) from failure
+            raise self.no_connection(
+                str(failure),
+                is_forward=is_forward,
+                is_refused=failure.trouble is Trouble.REFUSED,
+            ) from failure
 
     @contextmanager
     def open(
@@ -114,7 +131,12 @@ class Api:
         for is_last in (False, True):
             body = content() if callable(content) else content
             with self._transport.exchange(
-                method, root + route, headers, deadline=deadline, content=body
+                method,
+                root + route,
+                headers,
+                deadline=deadline,
+                content=body,
+                reach=self._reach,
             ) as reply:
                 is_success = 200 <= reply.status < 300
                 start = b"" if is_success else reply.small_body()
@@ -127,12 +149,20 @@ class Api:
                 yield reply
                 return
 
-    def no_connection(self, detail: str, *, is_forward: bool = False) -> UnavailableError:
-        """The error for "no answer"; `detail` says how."""
+    def no_connection(
+        self, detail: str, *, is_forward: bool = False, is_refused: bool = False
+    ) -> VaultMLError:
+        """The error for "no answer"; `detail` says how. `is_refused`: we would not connect."""
+        if is_refused:
+            return AddressRefused(
+                f"The Vault at {self.host} that the event names is not called: {detail}. If it is "
+                "yours, add its address to MESSAGE_VAULT_ORIGINS."
+            )
         kind = SinkUnavailable if is_forward else VaultUnavailable
+        what = "its address in the event" if self._is_from_event else "VAULT_API_URL"
         return kind(
             f"Vault at {self.host} does not answer ({detail}); "
-            "check VAULT_API_URL and that the Vault is running."
+            f"check {what} and that the Vault is running."
         )
 
     def require_success(self, reply: Reply, what: str, *, is_forward: bool = False) -> None:
@@ -175,6 +205,11 @@ class Api:
             standing = self.standing()
         except ConfigError as error:
             raise VaultUnavailable(str(error)) from error
+        if standing is Standing.REFUSED and self._is_from_event:
+            raise RecordingRefused(
+                f"Vault at {self.host} rejects the credentials that came in the event "
+                f"(status {status})."
+            )
         if standing is Standing.REFUSED:
             raise VaultUnavailable(
                 f"Vault at {self.host} rejects our credentials now (status {status}); "
@@ -212,7 +247,8 @@ class Api:
             with self._root_lock:
                 self._root, standing = self._search(deadline)
         except ExchangeFailed as failure:
-            raise self.no_connection(str(failure)) from failure
+            is_refused = failure.trouble is Trouble.REFUSED
+            raise self.no_connection(str(failure), is_refused=is_refused) from failure
         return standing
 
     def _known_root(self, *, moved_from: str | None = None) -> str:
@@ -264,7 +300,12 @@ class Api:
         headers |= self._credentials if with_credentials else {}
         content = b"" if method == "POST" else None
         with self._transport.exchange(
-            method, root + route, headers, deadline=deadline, content=content
+            method,
+            root + route,
+            headers,
+            deadline=deadline,
+            content=content,
+            reach=self._reach,
         ) as reply:
             reply.small_body()
             return reply
@@ -289,8 +330,3 @@ class Api:
 
 def _standing_of(reply: Reply) -> Standing:
     return protocol.ping_standing(reply.status, reply.content_type, reply.small_body())
-
-
-def retry_after(reply: Reply) -> float | None:
-    """Seconds that the other side asks us to wait, where it does."""
-    return protocol.retry_after_s(reply.headers.get("retry-after"), datetime.now(UTC))

@@ -7,35 +7,34 @@ text, cause or log holds a key, a header, a body or the query of an address; eve
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from vault_ml.errors import (
+    AddressRefused,
+    ConfigError,
     CredentialsRejected,
-    RecordingIncomplete,
-    RecordingNotFound,
+    MalformedEvent,
     RecordingRefused,
     RecordingTooLarge,
-    SignedUrlExpired,
-    VaultUnavailable,
 )
 from vault_ml.vault import protocol
-from vault_ml.vault.api import REDIRECTS, Api, Content, retry_after
+from vault_ml.vault.addresses import Origins, Refused
+from vault_ml.vault.api import Api, Content
+from vault_ml.vault.gate import Gate
 from vault_ml.vault.protocol import Standing
-from vault_ml.vault.recording import Recording, receive
-from vault_ml.vault.transport import Deadline, ExchangeFailed, Reply, Transport, Trouble
+from vault_ml.vault.ranged import RangedRecording
+from vault_ml.vault.recording import Recording
+from vault_ml.vault.retrieval import Opened, Retrieval
+from vault_ml.vault.storage import TransferOptions
+from vault_ml.vault.transport import Deadline, Resolver, TlsOptions, Transport, system_resolver
 
-__all__ = ["Recording", "VaultClient", "VaultOptions"]
+__all__ = ["Opened", "RangedRecording", "Recording", "VaultClient", "VaultOptions"]
 
-_MOST_REDIRECTS = 3
-# A storage that only the Vault can reach (an on-premise Minio) costs one connection timeout; for
-# this long its recordings then come through the Vault without another try.
-_FORGET_UNREACHABLE_AFTER_S = 60.0
 _UPLOAD_PIECE_BYTES = 1 << 20
 
 
@@ -52,6 +51,9 @@ class VaultOptions:
         max_bytes: the largest recording that is fetched.
         work_dir: where a fetched recording lives, without a name; None keeps it in memory.
         max_connections: open at once; more exchanges wait.
+        origins: what a message may name: MESSAGE_VAULT_ORIGINS.
+        tls: whom we trust and who we are.
+        resolver: host names to IP addresses, for addresses that nobody configured.
     """
 
     api_prefix: str = "auto"
@@ -62,18 +64,36 @@ class VaultOptions:
     max_bytes: int = 1 << 30
     work_dir: Path | None = None
     max_connections: int = 32
+    origins: Origins = field(default_factory=Origins)
+    tls: TlsOptions = field(default_factory=TlsOptions)
+    resolver: Resolver = system_resolver
 
 
 class VaultClient:
     """One Vault and one account. Thread-safe; recording threads share it."""
 
     def __init__(
-        self, base_url: str, access_key: str, secret_key: str, options: VaultOptions | None = None
+        self,
+        base_url: str,
+        access_key: str,
+        secret_key: str,
+        options: VaultOptions | None = None,
+        *,
+        is_from_event: bool = False,
     ) -> None:
         """Look at the configuration; nothing is sent yet.
 
+        Args:
+            base_url: the Vault's address.
+            access_key: of the account there.
+            secret_key: of the account there.
+            options: how to behave.
+            is_from_event: address and keys came in an event, not from the operator. Then the
+                address must pass the gate, and what is wrong with them is that event's trouble.
+
         Raises:
             ConfigError: the address or a key cannot be right.
+            AddressRefused: an event may not name this Vault.
         """
         self._options = options or VaultOptions()
         roots = protocol.api_roots(base_url, self._options.api_prefix)
@@ -81,19 +101,38 @@ class VaultClient:
             protocol.ACCESS_KEY: protocol.credential_value(access_key, "VAULT_ACCESS_KEY"),
             protocol.SECRET_KEY: protocol.credential_value(secret_key, "VAULT_SECRET_KEY"),
         }
+        try:
+            gate = Gate(roots[0], self._options.origins, is_configured=not is_from_event)
+        except Refused as refused:
+            if is_from_event:
+                raise AddressRefused(
+                    f"The Vault that the event names is not called: {refused}."
+                ) from None
+            raise ConfigError(f"VAULT_API_URL cannot be used: {refused}.") from None
         self._transport = Transport(
             connect_timeout_s=self._options.connect_timeout_s,
             read_timeout_s=self._options.read_timeout_s,
             max_connections=self._options.max_connections,
+            tls=self._options.tls,
+            resolver=self._options.resolver,
         )
         self._api = Api(
             roots,
             self._credentials,
             self._transport,
             call_timeout_s=self._options.call_timeout_s,
+            is_from_event=is_from_event,
+            reach=gate.api_reach,
+        )
+        self._retrieval = Retrieval(
+            self._api,
+            self._transport,
+            gate,
+            TransferOptions(
+                self._options.transfer_timeout_s, self._options.max_bytes, self._options.work_dir
+            ),
         )
         self.host = self._api.host
-        self._unreachable_until: dict[str, float] = {}
 
     def __repr__(self) -> str:
         return f"VaultClient({self.host!r})"
@@ -132,20 +171,31 @@ class VaultClient:
                 "check VAULT_ACCESS_KEY and VAULT_SECRET_KEY."
             )
 
-    def fetch(self, key: str, provider: str) -> Recording:
+    def fetch(
+        self,
+        key: str,
+        provider: str,
+        *,
+        signed_url: str | None = None,
+        secondary_providers: Sequence[str] = (),
+    ) -> Recording:
         """The stored recording, whole.
 
-        By a signed URL where the Vault gives a usable one (asked for anew once when it is refused),
-        else through the Vault itself. The signed URL is fetched without any header of ours.
+        The ways, in this order, until one gives it: the event's own signed URL; a URL that the
+        Vault signs now (asked for anew once when the storage refuses it); through the Vault itself;
+        the same two at the secondary providers. URLs are fetched without any header of ours, and
+        only those that pass the gate.
 
         Args:
             key: `payload.key` of the event, sent as it is.
             provider: the event's `source`: the Vault's name for the storage.
+            signed_url: `payload.signedUrl` of the event.
+            secondary_providers: the event's further storages.
 
         Raises:
             RecordingNotFound: not there, or not yet.
             RecordingIncomplete: empty so far, cut off, damaged, or not finished in time.
-            SignedUrlExpired: a fresh signed URL was refused as well.
+            SignedUrlExpired: a fresh signed URL was refused as well, and no other way works.
             RecordingTooLarge, UndecodableRecording: see `vault.recording.receive`.
             RecordingRefused: our credentials are good, this recording is not ours.
             RetryableError: refused, and this Vault cannot be asked why.
@@ -153,17 +203,38 @@ class VaultClient:
             VaultUnavailable: the Vault or its storage is away, or rejects our credentials now.
             UnavailableError: there is no room for the recording on this machine.
         """
-        headers = self._headers(key, provider)
-        try:
-            recording = self._fetch_signed(headers)
-            if recording is not None:
-                return recording
-        except _UrlRefused as refusal:
-            raise SignedUrlExpired(
-                f"The storage at {refusal.host} refuses ({refusal.status}) the URL that Vault at "
-                f"{self.host} has just signed; check the clocks of both and of the Vault's host."
-            ) from None
-        return self._fetch_blob(headers)
+        return self._retrieval.fetch(
+            self._headers_of(key, provider, secondary_providers), signed_url=signed_url
+        )
+
+    def open(
+        self,
+        key: str,
+        provider: str,
+        *,
+        signed_url: str | None = None,
+        secondary_providers: Sequence[str] = (),
+        ranges_from_bytes: int = 0,
+    ) -> Opened:
+        """The stored recording, to be read where it is looked at.
+
+        By HTTP ranges where the storage serves them, else whole; the ways are those of `fetch`.
+
+        Args:
+            key: as `fetch`.
+            provider: as `fetch`.
+            signed_url: as `fetch`.
+            secondary_providers: as `fetch`.
+            ranges_from_bytes: a smaller recording is fetched whole.
+
+        Raises:
+            As `fetch`; reading raises as `RangedRecording.read_at`.
+        """
+        return self._retrieval.open(
+            self._headers_of(key, provider, secondary_providers),
+            signed_url=signed_url,
+            ranges_from_bytes=ranges_from_bytes,
+        )
 
     def upload(
         self,
@@ -288,91 +359,16 @@ class VaultClient:
             )
         self._api.require_success(reply, "to forward this metadata.", is_forward=True)
 
-    # --- fetching --------------------------------------------------------------------------------
-
-    def _fetch_signed(self, headers: Mapping[str, bytes]) -> Recording | None:
-        """By signed URL; None when there is no usable one.
-
-        Raises:
-            _UrlRefused: two signed URLs in a row were refused.
-        """
-        url = self._signed_url(headers)
-        try:
-            return None if url is None else self._fetch_url(url)
-        except _UrlRefused:  # expired on its way here, most likely
-            url = self._signed_url(headers)
-            return None if url is None else self._fetch_url(url)
-
-    def _signed_url(self, headers: Mapping[str, bytes]) -> str | None:
-        reply = self._api.call("GET", protocol.STORAGE, headers)
-        # A Vault that cannot sign answers in several ways, a plain 404 among them; then the blob
-        # route has the last word on whether the recording is there.
-        if reply.status in {400, 404, 405, 501}:
-            return None
-        self._api.require_success(reply, "to give this recording.")
-        return protocol.signed_url(reply.small_body())
-
-    def _fetch_url(self, url: str) -> Recording | None:
-        """Fetch a signed URL without any header of ours; None when it cannot be used from here."""
-        deadline = Deadline(self._options.transfer_timeout_s)
-        for _ in range(_MOST_REDIRECTS + 1):
-            host = protocol.host_of(url)
-            who = f"The storage at {host}"
-            if not self._may_contact(url) or self._is_unreachable(host):
-                return None
-            try:
-                with (
-                    _transfer_errors(who),
-                    self._transport.exchange("GET", url, {}, deadline=deadline) as reply,
-                ):
-                    if reply.status == 200:
-                        return self._receive(reply, who, "signed_url")
-                    if reply.status not in REDIRECTS:
-                        _judge_storage(reply.status, host, retry_after(reply))
-                        return None
-                    url = protocol.redirect_target(url, reply.headers.get("location", ""))
-            except _NoConnection:
-                self._unreachable_until[host] = time.monotonic() + _FORGET_UNREACHABLE_AFTER_S
-                return None
-        return None
-
-    def _may_contact(self, url: str) -> bool:
-        """The gate for an address that is not the Vault's own; redirects come through here too.
-
-        Today the form alone: http or https, no user name. Where it leads is not checked yet; only
-        the configured Vault hands out such addresses.
-        """
-        return protocol.is_fetchable(url)
-
-    def _is_unreachable(self, host: str) -> bool:
-        return time.monotonic() < self._unreachable_until.get(host, 0.0)
-
-    def _fetch_blob(self, headers: Mapping[str, bytes]) -> Recording:
-        who = f"Vault at {self.host}"
-        deadline = Deadline(self._options.transfer_timeout_s)
-        try:
-            with (
-                _transfer_errors(who),
-                self._api.open("GET", protocol.BLOB, headers, None, deadline) as reply,
-            ):
-                if reply.status == 200 and not protocol.is_web_page(reply.content_type):
-                    return self._receive(reply, who, "blob")
-        except _NoConnection as failure:
-            raise self._api.no_connection(failure.detail) from failure
-        self._api.require_success(reply, "to give this recording.")
-        raise VaultUnavailable(
-            f"Vault at {self.host} answers {reply.status} instead of a recording; "
-            "look at its log and at the proxy in front of it."
-        )
-
-    def _receive(self, reply: Reply, who: str, route: str) -> Recording:
-        return receive(
-            reply,
-            who=who,
-            route=route,
-            max_bytes=self._options.max_bytes,
-            work_dir=self._options.work_dir,
-        )
+    def _headers_of(
+        self, key: str, provider: str, secondary_providers: Sequence[str]
+    ) -> list[dict[str, bytes]]:
+        """For each storage provider, once, the headers that ask for the recording."""
+        headers = [self._headers(key, provider)]
+        for name in dict.fromkeys(secondary_providers):
+            if name != provider:
+                with suppress(MalformedEvent):  # only a hint: it must not condemn the event
+                    headers.append(self._headers(key, name))
+        return headers
 
     def _headers(self, key: str, provider: str | None) -> dict[str, bytes]:
         headers = {
@@ -383,60 +379,6 @@ class VaultClient:
         if provider is not None:
             headers[protocol.PROVIDER] = protocol.key_value(provider, "event's source")
         return headers
-
-
-# --- judging -------------------------------------------------------------------------------------
-
-
-class _UrlRefused(Exception):
-    """The storage refuses a signed URL."""
-
-    def __init__(self, host: str, status: int) -> None:
-        super().__init__(f"{host} answers {status}")
-        self.host = host
-        self.status = status
-
-
-class _NoConnection(Exception):
-    """There is no connection to the host at all."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
-
-
-@contextmanager
-def _transfer_errors(who: str) -> Iterator[None]:
-    """What a failed transfer of a recording means. `who` begins the sentence."""
-    try:
-        yield
-    except ExchangeFailed as failure:
-        if failure.trouble is Trouble.NO_CONNECTION:
-            raise _NoConnection(str(failure)) from failure
-        if failure.trouble in {Trouble.CUT_OFF, Trouble.OUT_OF_TIME}:
-            # This recording's trouble: a trickle must not hold up all the others for ever.
-            raise RecordingIncomplete(
-                f"{who} did not send the whole recording ({failure}); it is fetched again later."
-            ) from failure
-        raise VaultUnavailable(
-            f"{who} stopped in the middle ({failure}); check the network and its log."
-        ) from failure
-
-
-def _judge_storage(status: int, host: str, retry_after_s: float | None) -> None:
-    """Raise what the storage's refusal means; return when the blob route is worth a try."""
-    if protocol.is_unavailable(status):
-        raise VaultUnavailable(
-            f"The storage at {host} cannot answer now (status {status}); look at its state.",
-            retry_after_s=retry_after_s,
-        )
-    if status in {400, 401, 403}:
-        raise _UrlRefused(host, status)
-    if status in {404, 410}:
-        raise RecordingNotFound(
-            f"The storage at {host} does not have this recording (yet); "
-            "it may have been removed, or not be stored completely."
-        )
 
 
 # --- uploading -----------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ class Recording:
         size_bytes: length of the recording.
         sha256: lower-case hex digest of the recording.
         fetched_bytes: what came over the wire for it; less when the Vault compressed.
+        requests: how many parts it came in.
         route: `signed_url` or `blob`.
     """
 
@@ -48,7 +49,18 @@ class Recording:
         self.size_bytes = size_bytes
         self.sha256 = sha256
         self.fetched_bytes = fetched_bytes
+        self.requests = 1
         self.route = route
+
+    @property
+    def source(self) -> int:
+        """What a decoder reads from."""
+        return self.fd
+
+    @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """First and last byte of what was fetched: all of it."""
+        return ((0, self.size_bytes - 1),)
 
     def close(self) -> None:
         """Free the bytes. Idempotent."""
@@ -95,9 +107,9 @@ def receive(
         )
     announced = reply.headers.get("content-length", "0")
     if len(announced) > _MOST_LENGTH_DIGITS or int(announced) > max_bytes:
-        raise _too_large(who, max_bytes)
-    with _room_or_unavailable(work_dir):
-        fd = _nameless_file(work_dir)
+        raise too_large(who, max_bytes)
+    with room_or_unavailable(work_dir):
+        fd = nameless_file(work_dir)
     try:
         fetched = _Counter()
         pieces = fetched.counting(reply.pieces())
@@ -105,9 +117,9 @@ def receive(
         for piece in _gunzip(pieces, who) if "gzip" in encoding else pieces:
             size += len(piece)
             if size > max_bytes:
-                raise _too_large(who, max_bytes)
+                raise too_large(who, max_bytes)
             digest.update(piece)
-            with _room_or_unavailable(work_dir):
+            with room_or_unavailable(work_dir):
                 _write_all(fd, piece)
         if not size:
             raise RecordingIncomplete(
@@ -122,7 +134,8 @@ def receive(
     )
 
 
-def _too_large(who: str, max_bytes: int) -> RecordingTooLarge:
+def too_large(who: str, max_bytes: int) -> RecordingTooLarge:
+    """The error for a recording above the limit. `who` begins the sentence."""
     return RecordingTooLarge(
         f"{who} has a recording of more than {max_bytes} bytes, the most that is fetched; "
         "raise RECORDING_MAX_BYTES if such recordings are meant to be looked at."
@@ -160,7 +173,7 @@ def _gunzip(pieces: Iterator[bytes], who: str) -> Iterator[bytes]:
         raise RecordingIncomplete(f"{who} sent half a recording; it is fetched again later.")
 
 
-def _nameless_file(work_dir: Path | None) -> int:
+def nameless_file(work_dir: Path | None) -> int:
     """A descriptor of a new file that no name leads to: nothing to clean up, whatever happens."""
     if work_dir is None:
         return os.memfd_create("recording")
@@ -178,7 +191,8 @@ def _write_all(fd: int, piece: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _room_or_unavailable(work_dir: Path | None) -> Iterator[None]:
+def room_or_unavailable(work_dir: Path | None) -> Iterator[None]:
+    """A full disk or memory becomes an `UnavailableError`."""
     try:
         yield
     except OSError as error:

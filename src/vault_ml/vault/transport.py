@@ -8,20 +8,27 @@ twice: per read, and for the whole exchange, whatever trickles in and however sl
 from __future__ import annotations
 
 import functools
+import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import Enum, auto
+from pathlib import Path
 from typing import Any
 
 import certifi
 import httpcore
 import httpx
 
-from vault_ml.vault.protocol import host_of
+from vault_ml.errors import ConfigError
+from vault_ml.vault.addresses import Reach, Refused, check_address
+from vault_ml.vault.protocol import host_of, retry_after_s
 
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Enough for any reply that is not a recording.
 _SMALL_BODY_BYTES = 64 * 1024
 # Shorter than servers keep idle connections (5 s is common), so that we rarely send into a
@@ -37,6 +44,7 @@ class Trouble(Enum):
     OUT_OF_TIME = auto()  # bytes came, but the whole took too long
     BROKEN = auto()  # reset, or not HTTP
     CUT_OFF = auto()  # the body ended before its announced length
+    REFUSED = auto()  # by us: its name resolves to an address that it may not lead to
 
 
 class ExchangeFailed(Exception):
@@ -46,6 +54,35 @@ class ExchangeFailed(Exception):
         """`detail` is a clause for a sentence, such as `connection refused`."""
         super().__init__(detail)
         self.trouble = trouble
+
+
+# Host and port -> the IP addresses it resolves to, as text.
+Resolver = Callable[[str, int], Sequence[str]]
+
+
+def system_resolver(host: str, port: int) -> Sequence[str]:
+    """What the system says.
+
+    Raises:
+        OSError: it does not know the name.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+@dataclass(frozen=True, slots=True)
+class TlsOptions:
+    """Whom we trust, and who we are, beyond the usual.
+
+    Attributes:
+        ca_file: more certificate authorities, PEM: a company's own.
+        client_cert: our certificate (and its chain), PEM, for servers that ask for one.
+        client_key: its private key, PEM, where it is not in the same file.
+    """
+
+    ca_file: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
 
 
 class Deadline:
@@ -108,26 +145,47 @@ class Reply:
         return self._small
 
 
+def retry_after(reply: Reply) -> float | None:
+    """Seconds that the other side asks us to wait, where it does."""
+    return retry_after_s(reply.headers.get("retry-after"), datetime.now(UTC))
+
+
 class Transport:
     """Connections, kept and shared. Thread-safe."""
 
     def __init__(
-        self, *, connect_timeout_s: float, read_timeout_s: float, max_connections: int
+        self,
+        *,
+        connect_timeout_s: float,
+        read_timeout_s: float,
+        max_connections: int,
+        tls: TlsOptions | None = None,
+        resolver: Resolver = system_resolver,
     ) -> None:
-        """Trust the system's certificate authorities and Mozilla's (certifi)."""
+        """Trust the system's certificate authorities and Mozilla's (certifi), and those in `tls`.
+
+        Raises:
+            ConfigError: a file of `tls` cannot be used.
+        """
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=_trust(),
-            max_connections=max_connections,
-            max_keepalive_connections=max_connections,
-            keepalive_expiry=_KEEPALIVE_S,
-            network_backend=_Backend(),
-        )
+        # One pool per reach: a connection that was made with a longer reach must not serve an
+        # exchange with a shorter one.
+        self._pools = {
+            reach: httpcore.ConnectionPool(
+                ssl_context=_trust(tls or TlsOptions()),
+                max_connections=max_connections,
+                max_keepalive_connections=max_connections,
+                keepalive_expiry=_KEEPALIVE_S,
+                network_backend=_Backend(reach, resolver),
+            )
+            for reach in (None, *Reach)
+        }
 
     def close(self) -> None:
         """Close every connection. Idempotent."""
-        self._pool.close()
+        for pool in self._pools.values():
+            pool.close()
 
     @contextmanager
     def exchange(
@@ -138,6 +196,7 @@ class Transport:
         *,
         deadline: Deadline,
         content: bytes | Iterable[bytes] | None = None,
+        reach: Reach | None = None,
     ) -> Iterator[Reply]:
         """Send one request and give its reply, open until the block ends.
 
@@ -147,6 +206,7 @@ class Transport:
             headers: sent as they are, with `Host`, `User-Agent` and `Accept` added.
             deadline: for the whole exchange, the body included.
             content: the request's body; an iterable needs a Content-Length header beside it.
+            reach: what the host may resolve to; None for anything, for what was configured.
 
         Raises:
             ExchangeFailed: there is no (whole) reply.
@@ -156,7 +216,7 @@ class Transport:
         _clock.deadline = deadline
         try:
             with _translated(deadline, in_body=False):
-                response = self._pool.handle_request(request)
+                response = self._pools[reach].handle_request(request)
             try:
                 yield Reply(response, deadline)
             finally:
@@ -205,10 +265,26 @@ class Transport:
 
 
 @functools.cache  # reading the certificates takes a noticeable part of a second
-def _trust() -> ssl.SSLContext:
+def _trust(tls: TlsOptions) -> ssl.SSLContext:
     context = ssl.create_default_context()  # the system's: companies add their own there
     context.load_verify_locations(certifi.where())  # containers often have none
+    if tls.ca_file is not None:
+        with _usable("VAULT_CA_FILE", "certificates in PEM form"):
+            context.load_verify_locations(tls.ca_file)
+    if tls.client_cert is not None:
+        with _usable("VAULT_CLIENT_CERT or VAULT_CLIENT_KEY", "a certificate and its key in PEM"):
+            # An empty password instead of a question on the terminal.
+            context.load_cert_chain(tls.client_cert, tls.client_key, password="")
     return context
+
+
+@contextmanager
+def _usable(variable: str, what: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        detail = (error.strerror if isinstance(error, OSError) else None) or "cannot be read"
+        raise ConfigError(f"{variable} is not {what} ({detail}).") from None
 
 
 # --- time ----------------------------------------------------------------------------------------
@@ -258,8 +334,10 @@ class _Stream(httpcore.NetworkStream):
 class _Backend(httpcore.NetworkBackend):
     """Opens connections. The one place where a host name becomes an address."""
 
-    def __init__(self) -> None:
+    def __init__(self, reach: Reach | None, resolver: Resolver) -> None:
         self._backend = httpcore.SyncBackend()
+        self._reach = reach
+        self._resolver = resolver
 
     def connect_tcp(
         self,
@@ -269,10 +347,36 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        stream = self._backend.connect_tcp(
-            host, port, _bound(timeout), local_address, socket_options
-        )
-        return _Stream(stream)
+        failure: Exception = httpcore.ConnectError("the name has no address")
+        for address in self._addresses(host, port):
+            try:
+                stream = self._backend.connect_tcp(
+                    address, port, _bound(timeout), local_address, socket_options
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+            else:
+                return _Stream(stream)
+        raise failure
+
+    def _addresses(self, host: str, port: int) -> Sequence[str]:
+        """What to connect to: checked addresses, and never the name once more.
+
+        A server that answers differently the second time (rebinding) has no second time. One bad
+        address among good ones is enough to refuse: nobody has both by accident.
+        """
+        if self._reach is None:
+            return (host,)
+        try:
+            addresses = self._resolver(host.strip("[]"), port)
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
+        for address in addresses:
+            try:
+                check_address(address, self._reach)
+            except Refused as refused:
+                raise ExchangeFailed(Trouble.REFUSED, str(refused)) from None
+        return addresses
 
 
 # --- failures ------------------------------------------------------------------------------------
