@@ -14,6 +14,7 @@ import pytest
 
 from conftest import SHARED, shared_file
 from e2e.stand import bare_environment
+from vault_ml.demo.worker_process import free_port
 from vault_ml.geometry import iou
 
 pytestmark = pytest.mark.timeout(240)
@@ -201,9 +202,10 @@ def test_detect_py_is_the_worker() -> None:
 
 
 def test_check_tells_what_answers_and_what_does_not(tiny: Path) -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
     done = vault_ml(
-        "check", "--json", QUEUE_NAME="q", KAFKA_BROKER="127.0.0.1:9", MODEL=str(tiny),
-        VAULT_API_URL="http://127.0.0.1:9", VAULT_ACCESS_KEY="a", VAULT_SECRET_KEY="s",
+        "check", "--json", QUEUE_NAME="q", KAFKA_BROKER=nowhere, MODEL=str(tiny),
+        VAULT_API_URL=f"http://{nowhere}", VAULT_ACCESS_KEY="a", VAULT_SECRET_KEY="s",
     )  # fmt: skip
     by_name = {row["check"]: row for row in rows(done.stdout)}
     assert done.returncode == 3, (done.stdout, done.stderr)

@@ -15,6 +15,7 @@ import pytest
 from conftest import shared_file
 from e2e.stand import Stand, WorkerUnderTest, recording_name, wait_for
 from vault_ml.brokers import dead_letter
+from vault_ml.demo.worker_process import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -242,3 +243,36 @@ def sound_only(folder: Path) -> bytes:
         out.mux(stream.encode(frame))
         out.mux(stream.encode())
     return path.read_bytes()
+
+
+def test_wrong_vault_keys_at_start_are_one_sentence_and_exit_2(
+    stand: Stand, small_model: str
+) -> None:
+    worker = stand.worker(MODEL=small_model, VAULT_SECRET_KEY="canary-not-the-key")
+    assert worker.process.wait(60) == 2
+    *_, last = worker.output().splitlines()
+    assert last.startswith("vault-ml: ")
+    assert "VAULT_SECRET_KEY" in last
+    assert "canary" not in worker.output()
+    assert "Traceback" not in worker.output()
+
+
+@pytest.mark.parametrize(
+    ("dependency", "variable", "scheme"),
+    [
+        pytest.param("vault", "VAULT_API_URL", "http://", id="vault"),
+        pytest.param("broker", "KAFKA_BROKER", "", id="broker"),
+    ],
+)
+def test_dependency_away_at_start_is_said_once_and_waited_for(
+    stand: Stand, small_model: str, dependency: str, variable: str, scheme: str
+) -> None:
+    address = f"{scheme}127.0.0.1:{free_port()}"  # where nobody listens
+    worker = stand.worker(MODEL=small_model, LOG_FORMAT="json", **{variable: address})
+    wait_for(lambda: bool(worker.lines("dependency_away")), 60, worker.output())
+    (line,) = worker.lines("dependency_away")
+    assert line["dependency"] == dependency
+    assert "127.0.0.1" in str(line["reason"])
+    assert not worker.is_ready()
+    assert worker.stop() == 0
+    assert "Traceback" not in worker.output()
