@@ -91,9 +91,11 @@ def test_a_whole_picture_is_given_until_released(parent: Channel, clip: bytes) -
 
 @pytest.mark.parametrize("message", [{}, {"exec": "sh"}])
 def test_an_unknown_message_ends_the_child(message: dict[str, str]) -> None:
-    child = decoder_child._Decoder(DecodeLimits())
-    with pytest.raises(ValueError, match="unknown message"):
-        child.answer(message, [])
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours, theirs:
+        child = decoder_child._Decoder(DecodeLimits(), Channel(theirs))
+        with pytest.raises(ValueError, match="unknown message"):
+            child.answer(message, [])
 
 
 @pytest.mark.parametrize("where", ["rgb", "letterbox"])

@@ -5,6 +5,8 @@ as descriptors over the socket, one recording at a time. What it answers is a cl
 shapes that the parent checks before believing any of it (see `decoder_pool`):
 
     parent -> {"decode": {...}} + recording, frame memory    frames, or why not
+      child -> {"read": [offset, size]}, where the recording is a sparse copy
+      parent -> {"read": true}, once these bytes are in it; false: `{"abandoned": true}`
     parent -> {"picture": i} + memory for one whole picture  done
     parent -> {"release": true}                              (no answer)
 """
@@ -33,9 +35,10 @@ from vault_ml.child import Channel, ChildGone, connect
 from vault_ml.geometry import Letterbox
 from vault_ml.video.limits import DecodeLimits, Reason, Refused
 from vault_ml.video.picture import Picture, letterbox_into
-from vault_ml.video.reader import RecordingFile, RecordingReader
+from vault_ml.video.reader import RecordingFile, RecordingReader, SeekableFile
 from vault_ml.video.sampling import Sampling
 from vault_ml.video.shared_frames import SharedFrames
+from vault_ml.video.sparse_file import SourceFailed, SparseFile
 
 # The socket, a recording, two memories, and room for what Python and FFmpeg open on their own.
 _MAX_OPEN_FILES = 32
@@ -67,8 +70,9 @@ def confine(max_memory_bytes: int) -> None:
 class _Decoder:
     """Answers the parent's questions; holds the pictures of the recording at hand."""
 
-    def __init__(self, limits: DecodeLimits) -> None:
+    def __init__(self, limits: DecodeLimits, channel: Channel) -> None:
         self._limits = limits
+        self._channel = channel
         self._held: list[Picture] = []
 
     def answer(self, message: Mapping[str, Any], fds: list[int]) -> dict[str, Any] | None:
@@ -78,20 +82,7 @@ class _Decoder:
             ValueError: the message is not one that the pool sends.
         """
         if "decode" in message:
-            recording, memory = fds
-            self._held.clear()
-            try:
-                return self._decode(recording, memory, **message["decode"])
-            except Refused as refused:
-                self._held.clear()
-                return {
-                    "refused": refused.reason,
-                    "codec": refused.codec,
-                    "size_wh": refused.size_wh,
-                    "seconds": refused.seconds,
-                }
-            finally:
-                os.close(recording)
+            return self._decode(*fds, **message["decode"])
         if "picture" in message:
             return self._picture(int(message["picture"]), *fds)
         if "release" in message:
@@ -100,8 +91,36 @@ class _Decoder:
         raise ValueError(f"unknown message {sorted(message)}")
 
     def _decode(
+        self, recording: int, memory: int, *, sparse_bytes: int | None = None, **job: Any
+    ) -> dict[str, Any]:
+        self._held.clear()
+        file = (
+            RecordingFile(recording)
+            if sparse_bytes is None
+            else SparseFile(recording, sparse_bytes, self._ask)
+        )
+        try:
+            answer = self._look(file, memory, **job)
+        except Refused as refused:
+            answer = {
+                "refused": refused.reason,
+                "codec": refused.codec,
+                "size_wh": refused.size_wh,
+                "seconds": refused.seconds,
+            }
+        except SourceFailed:
+            answer = {"abandoned": True}
+        finally:
+            os.close(recording)
+        if isinstance(file, SparseFile) and file.has_failed:
+            answer = {"abandoned": True}  # FFmpeg may have made something of it all the same
+        if "frames" not in answer:
+            self._held.clear()
+        return answer
+
+    def _look(
         self,
-        recording: int,
+        file: SeekableFile,
         memory: int,
         *,
         frames: int,
@@ -114,7 +133,7 @@ class _Decoder:
         with (
             SharedFrames.attach(memory, frames, (net_w, net_h)) as shared,
             _memory_errors_refused(),
-            RecordingReader(RecordingFile(recording), self._limits) as reader,
+            RecordingReader(file, self._limits) as reader,
         ):
             for picture in reader.pictures(frames, Sampling(sampling)):
                 try:
@@ -129,6 +148,17 @@ class _Decoder:
             if not looked_at:
                 raise Refused(Reason.NOTHING_DECODES)
             return {"frames": looked_at, "duration_s": reader.duration_s}
+
+    def _ask(self, offset: int, size: int) -> bool:
+        """Have the parent put bytes into the sparse copy."""
+        try:
+            self._channel.send({"read": [offset, size]}, timeout_s=_ANSWER_TIMEOUT_S)
+            answer, fds = self._channel.receive(timeout_s=None)
+        except ChildGone:
+            return False  # `serve` will meet it as well
+        for fd in fds:
+            os.close(fd)
+        return answer.get("read") is True
 
     def _picture(self, index: int, memory: int) -> dict[str, Any]:
         picture = self._held[index]
@@ -155,7 +185,7 @@ def _memory_errors_refused() -> Iterator[None]:
 
 def serve(channel: Channel, limits: DecodeLimits) -> None:
     """Answer until the parent hangs up."""
-    decoder = _Decoder(limits)
+    decoder = _Decoder(limits, channel)
     with contextlib.suppress(ChildGone):
         channel.send({"ready": True}, timeout_s=_ANSWER_TIMEOUT_S)
         while True:

@@ -29,14 +29,17 @@ from vault_ml.video.frame import Frame
 from vault_ml.video.limits import DecodeLimits, Reason, Refused, error_for
 from vault_ml.video.sampling import Sampling
 from vault_ml.video.shared_frames import SharedFrames
+from vault_ml.video.source import AskedTooMuch, ByteSource, SparseCopy
 
-__all__ = ["DecodeLimits", "DecodedRecording", "DecoderPool", "Sampling"]
+__all__ = ["ByteSource", "DecodeLimits", "DecodedRecording", "DecoderPool", "Sampling"]
 
 _MODULE = "vault_ml.video.decoder_child"
 # A child imports PyAV, OpenCV and numpy: half a second on an idle machine, many on a full one.
 _START_TIMEOUT_S = 60.0
 # A child that closed its socket is about to end, and how it ended makes a better message.
 _EPITAPH_WAIT_S = 1.0
+# A child that is told that bytes cannot be had has only to let go.
+_ABANDON_TIMEOUT_S = 5.0
 
 
 @dataclass(eq=False, slots=True)
@@ -54,20 +57,37 @@ class _Worker:
             self.is_ready = True
 
     def ask(
-        self, message: Mapping[str, Any] | None, fds: Sequence[int], timeout_s: float
+        self,
+        message: Mapping[str, Any] | None,
+        fds: Sequence[int],
+        timeout_s: float,
+        copy: SparseCopy | None = None,
     ) -> dict[str, Any]:
         """Send `message`, where there is one, and wait for an answer.
 
+        With a `copy`, ranges that the child asks for meanwhile are fetched into it. The time for
+        that is the source's, with its own limits, and does not count as the child's.
+
         Raises:
             DecoderFailed: it is gone, or did not answer in time. It must be discarded.
+            AskedTooMuch: it asks for what no honest child needs.
         """
-        deadline = time.monotonic() + timeout_s
+        channel, deadline = self.child.channel, time.monotonic() + timeout_s
         try:
             if message is not None:
-                self.child.channel.send(message, fds, timeout_s=timeout_s)
-            answer, unasked = self.child.channel.receive(
-                timeout_s=max(0.0, deadline - time.monotonic())
-            )
+                channel.send(message, fds, timeout_s=timeout_s)
+            while True:
+                answer, unasked = channel.receive(timeout_s=max(0.0, deadline - time.monotonic()))
+                for fd in unasked:
+                    os.close(fd)
+                if copy is None or "read" not in answer:
+                    return answer
+                began = time.monotonic()
+                reply = copy.answer(answer)
+                deadline += time.monotonic() - began
+                if copy.failure is not None:
+                    deadline = min(deadline, time.monotonic() + _ABANDON_TIMEOUT_S)
+                channel.send(reply, timeout_s=timeout_s)
         except ChildStuck as error:
             raise DecoderFailed(
                 f"the decoder was stopped: it had not finished within {timeout_s:g} s"
@@ -78,9 +98,6 @@ class _Worker:
             raise DecoderFailed(
                 f"the decoder {self.child.epitaph()} while it worked on this recording"
             ) from error
-        for fd in unasked:
-            os.close(fd)
-        return answer
 
 
 class DecodedRecording:
@@ -90,6 +107,7 @@ class DecodedRecording:
         frames: in order of time; their pixels are views of `shared`.
         shared: the memory, to be handed to the detector.
         duration_s: presentation time of the whole recording, seconds.
+        bytes_read: how many bytes of the recording were fetched; all of them for a descriptor.
     """
 
     def __init__(
@@ -97,6 +115,7 @@ class DecodedRecording:
         frames: tuple[Frame, ...],
         shared: SharedFrames,
         duration_s: float | None,
+        bytes_read: int,
         pool: DecoderPool,
         worker: _Worker | None,
     ) -> None:
@@ -104,6 +123,7 @@ class DecodedRecording:
         self.frames = frames
         self.shared = shared
         self.duration_s = duration_s
+        self.bytes_read = bytes_read
         self._pool = pool
         self._worker = worker
 
@@ -195,7 +215,7 @@ class DecoderPool:
 
     def decode(
         self,
-        fd: int,
+        source: int | ByteSource,
         *,
         frames: int,
         sampling: Sampling,
@@ -205,7 +225,9 @@ class DecoderPool:
         """Look at up to `frames` frames of a recording, letterboxed at the network's size.
 
         Args:
-            fd: a regular file or memfd, read by position; stays the caller's.
+            source: a regular file or memfd, read by position, which stays the caller's; or
+                something that fetches ranges, of which no more than needed are asked for, on
+                the calling thread.
             frames: how many frames, spread over the whole recording; fewer if it is too short.
             sampling: how they are chosen.
             net_wh: size of the network's input, pixels.
@@ -216,44 +238,71 @@ class DecoderPool:
             UndecodableRecording: not one frame can be decoded.
             RecordingTooLarge: a limit is exceeded.
             ValueError: `frames` or a side is not positive.
+            BaseException: whatever `source.read_at` raised, as it is.
         """
-        shared = SharedFrames.create(frames, net_wh)
-        try:
+        with contextlib.ExitStack() as stack:
+            shared = SharedFrames.create(frames, net_wh)
+            stack.callback(shared.close)
+            job: dict[str, Any] = {
+                "frames": frames,
+                "sampling": sampling,
+                "net_wh": net_wh,
+                "keep_pictures": keep_pictures,
+            }
+            copy: SparseCopy | None = None
+            if isinstance(source, int):
+                fd, bytes_read = source, os.fstat(source).st_size
+            else:
+                copy = stack.enter_context(SparseCopy(source))
+                fd, job["sparse_bytes"] = copy.fd, copy.size_bytes
             worker = self._lease()
-            try:
-                answer = worker.ask(
-                    {
-                        "decode": {
-                            "frames": frames,
-                            "sampling": sampling,
-                            "net_wh": net_wh,
-                            "keep_pictures": keep_pictures,
-                        }
-                    },
-                    (fd, shared.fd),
-                    self.limits.max_seconds,
-                )
-                decoded = checked(answer, shared, self.limits)
-            except Nonsense as error:
-                self.discard(worker)
-                raise DecoderFailed(
-                    f"the decoder answered with nonsense ({error}) and was replaced"
-                ) from error
-            except Refused as refused:
-                # After running out of memory a process is not what it was.
-                self.release(worker, is_worn=refused.reason is Reason.MEMORY)
-                raise error_for(refused, self.limits) from None
-            except BaseException:
-                self.discard(worker)
-                raise
+            looked_at, duration_s = self._ask_to_decode(worker, job, (fd, shared.fd), copy, shared)
+            if copy is not None:
+                bytes_read = copy.bytes_read
+                copy.close()
             if not keep_pictures:
                 self.release(worker)
-            looked_at, duration_s = decoded
+            stack.pop_all()
             return DecodedRecording(
-                looked_at, shared, duration_s, self, worker if keep_pictures else None
+                looked_at, shared, duration_s, bytes_read, self, worker if keep_pictures else None
             )
+
+    def _ask_to_decode(
+        self,
+        worker: _Worker,
+        job: Mapping[str, Any],
+        fds: Sequence[int],
+        copy: SparseCopy | None,
+        shared: SharedFrames,
+    ) -> tuple[tuple[Frame, ...], float | None]:
+        """What a leased child sees; where it sees nothing, the lease ends here."""
+        try:
+            answer = worker.ask({"decode": job}, fds, self.limits.max_seconds, copy)
+        except AskedTooMuch as error:
+            self.discard(worker)
+            raise _nonsense(error) from error
         except BaseException:
-            shared.close()
+            self.discard(worker)
+            if copy is not None and copy.failure is not None:
+                raise copy.failure from None
+            raise
+        if copy is not None and copy.failure is not None:
+            if answer == {"abandoned": True}:
+                self.release(worker)
+            else:
+                self.discard(worker)
+            raise copy.failure
+        try:
+            return checked(answer, shared, self.limits)
+        except Nonsense as error:
+            self.discard(worker)
+            raise _nonsense(error) from error
+        except Refused as refused:
+            # After running out of memory a process is not what it was.
+            self.release(worker, is_worn=refused.reason is Reason.MEMORY)
+            raise error_for(refused, self.limits) from None
+        except BaseException:
+            self.discard(worker)
             raise
 
     def close(self) -> None:
@@ -375,3 +424,7 @@ class DecoderPool:
             if worker in self._workers:
                 self._idle.append(worker)
                 self._changed.notify()
+
+
+def _nonsense(error: Nonsense | AskedTooMuch) -> DecoderFailed:
+    return DecoderFailed(f"the decoder answered with nonsense ({error}) and was replaced")

@@ -11,9 +11,18 @@ import struct
 HEADER_BYTES = 1 << 20
 """Enough for what stands before a JPEG's frame header: camera data, a colour profile, a preview."""
 
+MAGIC_BYTES = 12
+"""So many bytes tell whether a file can be a photo."""
+
 # Start-of-frame markers of JPEG. The gaps are Huffman tables, an extension, arithmetic coding.
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN = 0xDA
+
+
+def may_be_photo(start: bytes) -> bool:
+    """True where a file that begins with these `MAGIC_BYTES` may be a photo of a known format."""
+    is_webp = start.startswith(b"RIFF") and start[8:12] == b"WEBP"
+    return is_webp or start.startswith((b"\xff\xd8", b"\x89PNG", b"BM"))
 
 
 def claimed_size_wh(header: bytes) -> tuple[int, int] | None:

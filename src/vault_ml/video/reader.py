@@ -28,7 +28,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vault_ml.video.limits import DecodeLimits, Reason, Refused
-from vault_ml.video.photo import HEADER_BYTES, claimed_size_wh
+from vault_ml.video.photo import HEADER_BYTES, MAGIC_BYTES, claimed_size_wh, may_be_photo
 from vault_ml.video.picture import MOVING, STILL, Picture
 from vault_ml.video.sampling import PacketIndex, Sampling, choose_targets
 
@@ -109,8 +109,9 @@ class RecordingReader:
         self._limits = limits
         if file.seek(0, os.SEEK_END) == 0:
             raise Refused(Reason.EMPTY)
-        file.seek(0)
-        self._check_pixels(*(claimed_size_wh(file.read(HEADER_BYTES)) or (0, 0)))
+        if may_be_photo(_read_start(file, MAGIC_BYTES)):
+            header = _read_start(file, HEADER_BYTES)
+            self._check_pixels(*(claimed_size_wh(header) or (0, 0)))
         self._open()
         try:
             self.index = self._read_index()
@@ -277,6 +278,15 @@ class RecordingReader:
     def _check_pixels(self, width: int, height: int) -> None:
         if width * height > self._limits.max_pixels:
             raise Refused(Reason.PIXELS, size_wh=(width, height))
+
+
+def _read_start(file: SeekableFile, size: int) -> bytes:
+    file.seek(0)
+    parts: list[bytes] = []
+    while size > 0 and (part := file.read(size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
 
 
 def _refuse_to_open(url: str, _flags: int, _options: object) -> object:
