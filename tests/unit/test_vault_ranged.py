@@ -64,9 +64,9 @@ def ranged(content: bytes, **changed: int) -> tuple[RangedRecording, Shelf]:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(1, 12 * BLOCK_BYTES),
+    st.integers(1, 24 * BLOCK_BYTES),
     st.lists(
-        st.tuples(st.integers(0, 13 * BLOCK_BYTES), st.integers(0, 3 * BLOCK_BYTES)), max_size=8
+        st.tuples(st.integers(0, 25 * BLOCK_BYTES), st.integers(0, 3 * BLOCK_BYTES)), max_size=8
     ),
 )  # fmt: skip
 def test_reads_what_is_there_and_fetches_nothing_twice(
@@ -77,7 +77,7 @@ def test_reads_what_is_there_and_fetches_nothing_twice(
     with recording:
         for offset, length in reads:
             assert recording.read_at(offset, length) == content[offset : offset + length]
-        assert recording.fetched_bytes <= size + 2 * BLOCK_BYTES * len(reads)
+        assert recording.fetched_bytes <= size + 4 * BLOCK_BYTES * len(reads)
         assert recording.requests == len(shelf.asked) + 1
         asked_blocks = [n // BLOCK_BYTES for n, _ in shelf.asked]
         assert len(set(asked_blocks)) == len(asked_blocks)
@@ -86,16 +86,6 @@ def test_reads_what_is_there_and_fetches_nothing_twice(
         assert recording.read_at(0, size) == content
         assert recording.ranges == ((0, size - 1),)
         assert recording.sha256 == hashlib.sha256(content).hexdigest()
-
-
-def test_reading_on_fetches_ever_more_ahead() -> None:
-    content = bytes(200 * BLOCK_BYTES)
-    recording, shelf = ranged(content)
-    with recording:
-        for offset in range(0, len(content), 4096):
-            recording.read_at(offset, 4096)
-    assert len(shelf.asked) < 15
-    assert max(size for _, size in shelf.asked) == 32 * BLOCK_BYTES
 
 
 def test_jumping_about_fetches_no_more_than_is_read() -> None:
@@ -109,9 +99,9 @@ def test_jumping_about_fetches_no_more_than_is_read() -> None:
 def test_a_small_hole_is_fetched_with_what_is_around_it() -> None:
     recording, shelf = ranged(bytes(40 * BLOCK_BYTES))
     with recording:
-        recording.read_at(11 * BLOCK_BYTES, 1)
-        recording.read_at(10 * BLOCK_BYTES, 3 * BLOCK_BYTES)
-    assert shelf.asked[1:] == [(10 * BLOCK_BYTES, 3 * BLOCK_BYTES)]
+        recording.read_at(21 * BLOCK_BYTES, 1)
+        recording.read_at(20 * BLOCK_BYTES, 3 * BLOCK_BYTES)
+    assert shelf.asked[1:] == [(20 * BLOCK_BYTES, 3 * BLOCK_BYTES)]
 
 
 def test_a_recording_above_the_limit_is_not_even_begun() -> None:
@@ -182,7 +172,7 @@ def test_a_few_bytes_of_a_large_recording_cost_a_few_bytes(tmp_path: Path) -> No
             assert recording.read_at(len(BYTES) - 10, 100) == BYTES[-10:]
             assert recording.read_at(len(BYTES), 100) == b""
             assert recording.size_bytes == len(BYTES)
-            assert recording.fetched_bytes < 0.2 * len(BYTES)
+            assert recording.fetched_bytes < 0.05 * len(BYTES)
             assert recording.route == "ranges"
         signed = [r for r in vault.requests if r.path.endswith("/signed")]
         assert len(signed) == 3
@@ -327,7 +317,7 @@ def test_the_server_is_told_which_version_is_meant(
         pytest.param(reset, VaultUnavailable, id="reset"),
         pytest.param(reply(302, Location="http://169.254.169.254/"), VaultUnavailable, id="302"),
         pytest.param(
-            reply(206, b"abc", Content_Range=f"bytes 884736-917503/{len(BYTES)}"),
+            reply(206, b"abc", Content_Range=f"bytes 897024-901119/{len(BYTES)}"),
             RecordingIncomplete,
             id="too few bytes",
         ),
@@ -387,7 +377,7 @@ def test_a_slow_storage_meets_the_time_limit_over_all_parts() -> None:
         opened_by_ranges(vault, options) as recording,
         pytest.raises(RecordingIncomplete, match=r"within 1\.5 s"),
     ):
-        any(recording.read_at(block * BLOCK_BYTES, 1) == b"" for block in range(29, 2, -2))
+        any(recording.read_at(block * BLOCK_BYTES, 1) == b"" for block in range(240, 20, -20))
 
 
 def test_connections_are_used_again(tmp_path: Path) -> None:
@@ -402,7 +392,7 @@ def test_connections_are_used_again(tmp_path: Path) -> None:
     with EmbeddedVault(tmp_path, ACCESS, SECRET) as vault:
         vault.put(KEY, BYTES)
         with opened_by_ranges(vault, VaultOptions(resolver=names)) as recording:
-            for block in range(29, 2, -2):
+            for block in range(240, 20, -20):
                 recording.read_at(block * BLOCK_BYTES, 1)
             assert recording.requests > 10
     assert len(made) == 1

@@ -20,14 +20,12 @@ from vault_ml.errors import (
 )
 from vault_ml.vault.recording import nameless_file, room_or_unavailable, too_large
 
-# Parts begin and end at multiples of this: the size of one read of FFmpeg's.
-BLOCK_BYTES = 32 * 1024
+# Parts begin and end at multiples of this. How far to read ahead is the decoder's affair.
+BLOCK_BYTES = 4 * 1024
 # The first part: the headers of every container, and the whole index of a fragmented MP4.
-HEAD_BYTES = 2 * BLOCK_BYTES
-# Reading on and on doubles what is fetched ahead, up to this.
-_MOST_AHEAD_BLOCKS = 32
+HEAD_BYTES = 32 * 1024
 # A hole this small between two wanted stretches is fetched with them: one exchange less.
-_BRIDGED_BLOCKS = 2
+_BRIDGED_BLOCKS = 4
 _MOST_RENEWALS = 3
 _PIECE_BYTES = 1 << 20
 
@@ -104,8 +102,6 @@ class RangedRecording:
         self._etag = head.etag
         self._guard = _guard(head)
         self._has = bytearray(-(-self.size_bytes // BLOCK_BYTES))
-        self._next_block = -1
-        self._ahead = 1
         self._renewals = 0
         self.fetched_bytes = 0
         self.requests = 0
@@ -137,7 +133,8 @@ class RangedRecording:
         if offset >= end:
             return b""
         for first, last in self._missing(offset // BLOCK_BYTES, (end - 1) // BLOCK_BYTES):
-            self._fetch(first, last)
+            part = self._part(first * BLOCK_BYTES, (last - first + 1) * BLOCK_BYTES)
+            self._keep(first, part)
         return os.pread(self._fd, end - offset, offset)
 
     @property
@@ -181,16 +178,6 @@ class RangedRecording:
         wanted = (block for block in range(first, last + 1) if not self._has[block])
         return _runs(wanted, bridged=_BRIDGED_BLOCKS)
 
-    def _fetch(self, first: int, last: int) -> None:
-        # Who reads on where the last part ended will go on reading.
-        self._ahead = min(self._ahead * 2, _MOST_AHEAD_BLOCKS) if first == self._next_block else 1
-        while (
-            last + 1 < len(self._has) and last - first + 1 < self._ahead and not self._has[last + 1]
-        ):
-            last += 1
-        part = self._part(first * BLOCK_BYTES, (last - first + 1) * BLOCK_BYTES)
-        self._keep(first, part)
-
     def _part(self, offset: int, size: int) -> Part:
         while True:
             try:
@@ -223,7 +210,6 @@ class RangedRecording:
                 view, offset = view[written:], offset + written
         blocks = -(-len(part.content) // BLOCK_BYTES)
         self._has[first_block : first_block + blocks] = b"\x01" * blocks
-        self._next_block = first_block + blocks
         self.fetched_bytes += len(part.content)
         self.requests += 1
 
