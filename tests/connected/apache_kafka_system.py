@@ -11,7 +11,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from connected.start_kafka import Address, ApacheKafka
 from contract.kafka_system import SaidLog
-from vault_ml.brokers.kafka import KafkaConsumer, KafkaOptions, KafkaProducer
+from vault_ml.brokers.kafka import KafkaBrowser, KafkaConsumer, KafkaOptions, KafkaProducer
 
 QUIET = logging.Logger("quiet")  # noqa: LOG001  for clients of the tests' own
 
@@ -45,6 +45,9 @@ class ApacheKafkaSystem:
 
     def producer(self) -> KafkaProducer:
         return KafkaProducer(self.options(), log=self.log)
+
+    def browser(self, queue: str) -> KafkaBrowser:
+        return KafkaBrowser(self.options(), queue, log=self.log, timeout_s=10.0)
 
     def set_down(self) -> None:
         assert self.server is not None

@@ -5,28 +5,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 
-from vault_ml.brokers.kafka import KafkaConsumer, KafkaOptions, KafkaProducer
+from contract.said_log import SaidLog as SaidLog  # its home for the tests of Kafka
+from vault_ml.brokers.kafka import KafkaBrowser, KafkaConsumer, KafkaOptions, KafkaProducer
 from vault_ml.demo.kafka_server import EmbeddedKafka
-
-
-class SaidLog:
-    """A logger that remembers what was said."""
-
-    def __init__(self) -> None:
-        self.said: list[tuple[str, dict[str, object]]] = []
-
-    def info(self, event: str, **fields: object) -> None:
-        self.said.append((event, fields))
-
-    def warning(self, event: str, **fields: object) -> None:
-        self.said.append((event, fields))
-
-    def error(self, event: str, **fields: object) -> None:
-        self.said.append((event, fields))
-
-    def events(self, *names: str) -> list[dict[str, object]]:
-        return [fields for event, fields in self.said if event in names]
-
 
 # The mock cluster wakes no waiting fetch, and a long session makes its rebalances take a minute.
 MOCK_EXTRA = {
@@ -61,6 +42,9 @@ class MockKafkaSystem:
 
     def producer(self) -> KafkaProducer:
         return KafkaProducer(self.options(), log=self.log)
+
+    def browser(self, queue: str) -> KafkaBrowser:
+        return KafkaBrowser(self.options(), queue, log=self.log, timeout_s=4.0)
 
     def set_down(self) -> None:
         self.kafka.set_down()

@@ -7,6 +7,8 @@ import itertools
 import pytest
 
 from contract.broker_contract import BrokerContract, BrokerSystem
+from contract.browser_contract import BrowserContract, BrowserSystem
+from vault_ml.brokers.browsing import HoldingBrowser
 from vault_ml.brokers.memory import MemoryBroker, MemoryConsumer, MemoryProducer
 from vault_ml.brokers.port import Consumer, Message, Producer
 from vault_ml.errors import BrokerUnavailable, ConfigError
@@ -29,6 +31,9 @@ class MemorySystem:
     def producer(self) -> MemoryProducer:
         return self.broker.producer()
 
+    def browser(self, queue: str) -> HoldingBrowser:
+        return HoldingBrowser(lambda: self.broker.consumer(queue), quiet_s=0.05)
+
     def set_down(self) -> None:
         self.broker.set_down()
 
@@ -39,6 +44,12 @@ class MemorySystem:
 class TestMemoryBroker(BrokerContract):
     @pytest.fixture
     def system(self) -> BrokerSystem:
+        return MemorySystem()
+
+
+class TestMemoryBrowser(BrowserContract):
+    @pytest.fixture
+    def system(self) -> BrowserSystem:
         return MemorySystem()
 
 

@@ -24,6 +24,8 @@ QUEUE = PREFIX + "queue"
 DELIVERY_ID = PREFIX + "delivery-id"
 HOST = PREFIX + "host"
 VERSION = PREFIX + "version"
+# Of an event that was sent back from here: how often. The only one that outlives the next death.
+REDRIVEN = PREFIX + "redriven"
 
 _REASON_LIMIT = 1000  # characters; a reason is a sentence, not a document
 _ESSENTIAL = (REASON, STAGE, ERROR_CLASS, ATTEMPTS, FIRST_RECEIVED_AT, DEAD_LETTERED_AT)
@@ -92,7 +94,7 @@ class DeadLetters:
         original = {
             name: text
             for name, text in delivery.message.headers.items()
-            if not name.startswith(PREFIX)  # of an earlier death
+            if name == REDRIVEN or not name.startswith(PREFIX)  # of an earlier death
         }
         try:
             self._publish(delivery, {**original, **headers})

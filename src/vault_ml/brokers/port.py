@@ -6,7 +6,7 @@ acknowledgements) stays inside the adapter, with its broker thread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -130,4 +130,28 @@ class Producer(Protocol):
 
     def close(self, timeout_s: float) -> None:
         """Flush and leave. Idempotent; returns in time."""
+        ...
+
+
+class Browser(Protocol):
+    """What lies in a queue now, for a person to look through: dead letters.
+
+    Not for work: it may hold every message of the queue at once, and other readers may not see
+    them until it is closed.
+    """
+
+    def deliveries(self) -> Iterator[Delivery]:
+        """Every message that is there, once, oldest first where the broker keeps an order.
+
+        `ack` takes a message out of the queue for good. Whatever is not acked stays, unchanged and
+        where it was, as far as the broker can; the adapter says where it cannot.
+
+        Raises:
+            BrokerUnavailable: no answer; what came before it may be all there is, or not.
+            ConfigError: as `Consumer.receive`.
+        """
+        ...
+
+    def close(self, timeout_s: float) -> None:
+        """Give back what was not acked. Idempotent; returns in time."""
         ...

@@ -2,7 +2,7 @@
 
 `options` is the configuration, `connection` and `cluster` say how the brokers are doing and make
 topics, `attempts` and `partition` keep the books of one partition, `consumer` and `producer` are
-the two halves of the port.
+the two halves of the port, `browser` looks through dead letters.
 
 Raises:
     ConfigError: on import, when confluent-kafka is not installed.
@@ -19,10 +19,11 @@ except ImportError as error:
         "QUEUE_SYSTEM=KAFKA needs the package confluent-kafka: pip install 'vault-ml[kafka]'"
     ) from error
 
+from vault_ml.brokers.kafka.browser import KafkaBrowser
 from vault_ml.brokers.kafka.consumer import KafkaConsumer
 from vault_ml.brokers.kafka.options import KafkaOptions
 from vault_ml.brokers.kafka.producer import KafkaProducer
 
-__all__ = ["KafkaConsumer", "KafkaOptions", "KafkaProducer"]
+__all__ = ["KafkaBrowser", "KafkaConsumer", "KafkaOptions", "KafkaProducer"]
 
 LIBRDKAFKA_VERSION: str = _confluent_kafka.libversion()[0]

@@ -18,6 +18,7 @@ from vault_ml.brokers.port import Message
 from vault_ml.errors import BrokerUnavailable, ConfigError, MessageTooLarge
 from vault_ml.telemetry.log import Log
 
+_ANY_PARTITION = -1  # librdkafka chooses: by the key, else at random
 _POLL_S = 0.1
 _SLICE_S = 0.2  # of waiting; between slices a refused login is noticed
 
@@ -60,16 +61,23 @@ class KafkaProducer:
         self._thread = threading.Thread(target=self._serve, name="kafka-producer", daemon=True)
         self._thread.start()
 
-    def publish(self, destination: str, message: Message, *, timeout_s: float) -> None:
-        """As the port says."""
+    def publish(
+        self,
+        destination: str,
+        message: Message,
+        *,
+        timeout_s: float,
+        partition: int = _ANY_PARTITION,
+    ) -> None:
+        """As the port says; to one `partition`, or to the one that the key falls to."""
         deadline = time.monotonic() + timeout_s
         self._ensure_topic(destination, deadline)
-        error = self._send(destination, message, deadline)
+        error = self._send(destination, partition, message, deadline)
         if error is not None and error.code() in _NO_TOPIC:
             # It was there when we looked, and was removed since.
             self._forget(destination)
             self._ensure_topic(destination, deadline)
-            error = self._send(destination, message, deadline)
+            error = self._send(destination, partition, message, deadline)
         if error is not None:
             self._forget(destination)
             raise self._translated(error, destination, message)
@@ -109,7 +117,9 @@ class KafkaProducer:
         with self._lock:
             self._known.discard(destination)
 
-    def _send(self, destination: str, message: Message, deadline: float) -> KafkaError | None:
+    def _send(
+        self, destination: str, partition: int, message: Message, deadline: float
+    ) -> KafkaError | None:
         """Send and wait; returns the broker's error, or None when it is confirmed.
 
         Raises:
@@ -130,6 +140,7 @@ class KafkaProducer:
                 destination,
                 value=message.body,
                 key=message.key,
+                partition=partition,
                 headers=[(name, value.encode()) for name, value in message.headers.items()],
                 on_delivery=on_delivery,
             )

@@ -1,0 +1,47 @@
+"""A browser for every broker that hides a received message from others until it is settled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from vault_ml.brokers.port import Consumer, Delivery
+
+_PING_S = 10.0
+
+
+class HoldingBrowser:
+    """Receives everything, holds it, and leaves: what was not acked goes back by itself.
+
+    The consumer keeps the leases meanwhile, so reading may take as long as it wants. What it costs
+    is the broker's: the messages are hidden from other readers until the browser is closed, and
+    brokers that count deliveries count one.
+    """
+
+    def __init__(self, consumer: Callable[[], Consumer], *, quiet_s: float) -> None:
+        """Read through a consumer that takes everything there is.
+
+        Args:
+            consumer: makes it, on the first reading. It must not wait for settlements before it
+                fetches more.
+            quiet_s: when nothing came for so long, that was all.
+        """
+        self._make = consumer
+        self._quiet_s = quiet_s
+        self._consumer: Consumer | None = None
+
+    def deliveries(self) -> Iterator[Delivery]:
+        """As the port says. To be read once."""
+        if self._consumer is not None:
+            raise RuntimeError("a browser reads its queue once")
+        self._consumer = consumer = self._make()
+        consumer.ping(_PING_S)
+        while (delivery := consumer.receive(self._quiet_s)) is not None:
+            yield delivery
+        # Silence may also be that of a broker which has gone.
+        consumer.ping(_PING_S)
+        consumer.pause()
+
+    def close(self, timeout_s: float) -> None:
+        """As the port says."""
+        if self._consumer is not None:
+            self._consumer.close(timeout_s)
