@@ -9,7 +9,7 @@ import secrets
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlencode
@@ -26,7 +26,7 @@ from starlette.responses import (
     StreamingResponse,
 )
 from starlette.routing import BaseRoute, Mount, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vault_ml.demo.vault_events import upload_event
 from vault_ml.demo.vault_files import Files, Stored
@@ -68,12 +68,16 @@ class Request:
         path: without the query.
         key: the recording named in the headers, or nothing.
         header_names: lower case, in order; no values.
+        at: Unix seconds of its arrival.
+        status: what was answered; 0 while nothing was.
     """
 
     method: str
     path: str
     key: str
     header_names: tuple[str, ...]
+    at: float
+    status: int = 0
 
 
 class _Refusal(Exception):
@@ -159,15 +163,24 @@ class VaultApi:
         async def logged(scope: Scope, receive: Receive, send: Send) -> None:
             pairs = [(name.decode("latin-1").lower(), value) for name, value in scope["headers"]]
             key = dict(pairs).get(protocol.FILE_NAME.lower(), b"")
+            number = len(self.requests)
             self.requests.append(
                 Request(
                     scope["method"],
                     scope["path"],
                     protocol.header_text(key),
                     tuple(name for name, _ in pairs),
+                    time.time(),
                 )
             )
-            await app(scope, receive, send)
+
+            async def send_noted(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                    self.requests[number] = replace(self.requests[number], status=status)
+                await send(message)
+
+            await app(scope, receive, send_noted)
 
         return logged
 
