@@ -75,12 +75,9 @@ def _sqs(chosen: Settings, log: Logger) -> Broker:
     return Broker(
         where=options.where,
         producer=lambda: SqsProducer(options, chosen.queue_name, log=log),
-        consumer=lambda in_flight: SqsConsumer(
-            options,
-            chosen.queue_name,
-            log=log,
-            in_flight=in_flight,
-            max_attempts=chosen.retry_max_attempts,
+        # It fetches nothing ahead, so it need not know how much is in flight.
+        consumer=lambda _in_flight: SqsConsumer(
+            options, chosen.queue_name, log=log, max_attempts=chosen.retry_max_attempts
         ),
     )
 

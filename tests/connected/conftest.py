@@ -8,7 +8,15 @@ from collections.abc import Iterator
 import pytest
 
 from connected.apache_kafka_system import ApacheKafkaSystem
+from connected.gate import Gate
+from connected.sqs_system import REGION, SqsSystem
+from connected import start_rabbitmq
+from connected.rabbitmq_system import RabbitSystem
 from connected.start_kafka import ApacheKafka, address_from_environment, why_not
+from connected.start_ministack import ACCESS_KEY, SECRET_KEY, Ministack, endpoint_from_environment
+from connected.start_ministack import why_not as why_no_ministack
+
+AWS_VARIABLES = {name: text for name, text in os.environ.items() if name.startswith("AWS_")}
 
 
 def skip_or_fail(broker: str, reason: str) -> None:
@@ -50,3 +58,82 @@ def own_kafka_system(kafka_system: ApacheKafkaSystem) -> ApacheKafkaSystem:
     if kafka_system.server is None:
         pytest.skip("KAFKA_TEST_BOOTSTRAP names a broker with other listeners and users")
     return kafka_system
+
+
+@pytest.fixture(scope="session")
+def ministack() -> Iterator[Ministack | None]:
+    """ministack; None when the environment names another service."""
+    if endpoint_from_environment() is not None:
+        yield None
+        return
+    if reason := why_no_ministack():
+        skip_or_fail("sqs", reason)
+    server = Ministack()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def sqs_system(
+    ministack: Ministack | None, clean_environment: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SqsSystem]:
+    """The SQS to be tested, with standard queues."""
+    if ministack is None:
+        for name, text in AWS_VARIABLES.items():
+            monkeypatch.setenv(name, text)
+        endpoint = endpoint_from_environment()
+        assert endpoint is not None
+        yield SqsSystem(endpoint, None)
+        return
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    gate = Gate(ministack.port)
+    try:
+        yield SqsSystem(f"http://{gate.address}", gate)
+    finally:
+        gate.shut()
+
+
+@pytest.fixture
+def sqs_fifo_system(sqs_system: SqsSystem) -> SqsSystem:
+    """The same, with FIFO queues."""
+    sqs_system.ending = ".fifo"
+    return sqs_system
+
+
+@pytest.fixture(scope="session")
+def own_rabbitmq() -> Iterator[start_rabbitmq.RabbitMQ | None]:
+    """RabbitMQ from Debian's package; None when the environment names another."""
+    if start_rabbitmq.address_from_environment() is not None:
+        yield None
+        return
+    if reason := start_rabbitmq.why_not():
+        skip_or_fail("rabbitmq", reason)
+    server = start_rabbitmq.RabbitMQ()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def rabbit_system(own_rabbitmq: start_rabbitmq.RabbitMQ | None) -> RabbitSystem:
+    """The RabbitMQ to be tested."""
+    if own_rabbitmq is not None:
+        return RabbitSystem(own_rabbitmq.address, own_rabbitmq)
+    address = start_rabbitmq.address_from_environment()
+    assert address is not None
+    return RabbitSystem(address, None)
+
+
+@pytest.fixture
+def own_rabbit_system(rabbit_system: RabbitSystem) -> RabbitSystem:
+    """As `rabbit_system`, for tests that kill it, configure it or use users that only ours has."""
+    if rabbit_system.server is None:
+        pytest.skip("RABBITMQ_TEST_HOST names a broker that is not ours to change")
+    return rabbit_system
