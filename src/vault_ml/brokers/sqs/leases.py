@@ -179,9 +179,10 @@ class Leases:
             return
         is_all_done = True
         for act in (self._extend, self._delete, self._give_back):
-            is_all_done &= act()
-            if self._connection.state is State.AWAY:
-                break  # the others would wait in vain; what is refused alone stops no other
+            if not act():
+                is_all_done = False
+                if self._connection.state is State.AWAY:
+                    break  # the others would wait in vain; one that is refused stops no other
         if is_all_done:
             self._pause_s = _SHORTEST_PAUSE_S
         else:
