@@ -34,6 +34,6 @@ _PREFIXES = (
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No variable of the product leaks from the machine into a test."""
     for name in list(os.environ):
-        if name.startswith(_PREFIXES) and not name.startswith("KAFKA_TEST_"):
+        if name.startswith(_PREFIXES) and not name.startswith(("KAFKA_TEST_", "RABBITMQ_TEST_")):
             monkeypatch.delenv(name)
     return

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from connected import start_rabbitmq
 from connected.apache_kafka_system import ApacheKafkaSystem
 from connected.gate import Gate
-from connected.sqs_system import REGION, SqsSystem
-from connected import start_rabbitmq
 from connected.rabbitmq_system import RabbitSystem
+from connected.sqs_system import REGION, SqsSystem
 from connected.start_kafka import ApacheKafka, address_from_environment, why_not
 from connected.start_ministack import ACCESS_KEY, SECRET_KEY, Ministack, endpoint_from_environment
 from connected.start_ministack import why_not as why_no_ministack
