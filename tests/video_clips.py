@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -11,11 +12,72 @@ from typing import Any
 
 import av
 import numpy as np
+import pytest
 from av.audio.frame import AudioFrame
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 FPS = 25
+
+X264 = {"x264-params": "scenecut=0:b-adapt=0"}
+FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+RECIPES: dict[str, dict[str, Any]] = {
+    "h264 in mp4": {"container": "mp4", "codec_options": X264},
+    "h264 in mp4, index first": {
+        "container": "mp4", "container_options": {"movflags": "faststart"},
+    },
+    "h264 with B-frames in mp4": {"container": "mp4", "b_frames": 2, "codec_options": X264},
+    "h264 with B-frames in mov": {"container": "mov", "b_frames": 2, "codec_options": X264},
+    "h264 with B-frames in mkv": {"container": "matroska", "b_frames": 2, "codec_options": X264},
+    "h264 with B-frames in ts": {"container": "mpegts", "b_frames": 2, "codec_options": X264},
+    "h264 with B-frames, fragmented": {
+        "container": "mp4", "b_frames": 2, "codec_options": X264, "container_options": FRAGMENTED,
+    },
+    "h264, one keyframe": {"container": "mp4", "gop": 600, "b_frames": 2},
+    "h264, nothing but keyframes": {"container": "mp4", "gop": 1},
+    "h264, open groups": {
+        "container": "mp4", "b_frames": 2,
+        "codec_options": {"x264-params": "open-gop=1:keyint=20:scenecut=0"},
+    },
+    "h264, intra refresh in mp4": {
+        "container": "mp4", "codec_options": {"x264-params": "intra-refresh=1:keyint=20"},
+    },
+    "h264, intra refresh in ts": {
+        "container": "mpegts", "codec_options": {"x264-params": "intra-refresh=1:keyint=20"},
+    },
+    "h264, interlaced in ts": {
+        "container": "mpegts", "b_frames": 2, "codec_options": {"x264-params": "tff=1"},
+    },
+    "h264 in avi": {"container": "avi", "codec_options": X264},
+    "h265 in mp4": {"container": "mp4", "codec": "libx265"},
+    "h265, open groups in mp4": {
+        "container": "mp4", "codec": "libx265",
+        "codec_options": {"x265-params": "open-gop=1:bframes=3:keyint=20"},
+    },
+    "h265, open groups in ts": {
+        "container": "mpegts", "codec": "libx265",
+        "codec_options": {"x265-params": "open-gop=1:bframes=3:keyint=20"},
+    },
+    "h265, 10 bit, fragmented": {
+        "container": "mp4", "codec": "libx265", "pixel_format": "yuv420p10le",
+        "container_options": FRAGMENTED,
+    },
+    "mpeg4 in avi": {"container": "avi", "codec": "mpeg4", "gop": 12},
+    "mpeg4 with B-frames in avi": {"container": "avi", "codec": "mpeg4", "b_frames": 2},
+    "mpeg4 with B-frames in mp4": {"container": "mp4", "codec": "mpeg4", "b_frames": 2},
+    "mpeg4 in ts": {"container": "mpegts", "codec": "mpeg4"},
+    "mjpeg in avi": {"container": "avi", "codec": "mjpeg", "pixel_format": "yuvj420p"},
+    "mjpeg in mkv": {"container": "matroska", "codec": "mjpeg", "pixel_format": "yuvj420p"},
+    "av1 in mp4": {
+        "container": "mp4", "codec": "libsvtav1", "codec_options": {"preset": "12"}, "frames": 20,
+    },
+    "odd size": {"container": "mp4", "size_wh": (98, 66), "b_frames": 1},
+    "with sound": {"container": "mp4", "with_audio": True, "b_frames": 2, "codec_options": X264},
+    "irregular times from 3 s on": {
+        "container": "mp4", "b_frames": 2,
+        "times": [3000 + 40 * i + (i % 3) * 11 + (700 if i > 30 else 0) for i in range(50)],
+    },
+}  # fmt: skip
 
 
 def scene(i: int, size_wh: tuple[int, int]) -> NDArray[np.uint8]:
@@ -101,6 +163,55 @@ def encode(
             out.mux(audio.encode(None))
         out.close()
         return Path(file.name).read_bytes()
+
+
+def remux(recording: bytes, options: Mapping[str, str], container: str = "mp4") -> bytes:
+    """The video of `recording` in another arrangement, its pictures as they are."""
+    with (
+        tempfile.NamedTemporaryFile() as file,
+        av.open(io.BytesIO(recording), "r") as source,
+        av.open(file.name, "w", format=container, options=dict(options)) as out,
+    ):
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+        out.close()
+        return Path(file.name).read_bytes()
+
+
+@functools.cache
+def camera_recording() -> bytes:
+    """20 s of 1080p at 10 Mbit/s, a keyframe every 2 s, index first: a street and a moving car."""
+    rng = np.random.default_rng(7)
+    street = rng.integers(60, 160, (270, 480), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
+    noise = [rng.integers(0, 12, (1080, 1920), dtype=np.uint8) for _ in range(4)]
+    options = {"preset": "ultrafast", "b": "10M", "maxrate": "10M", "bufsize": "10M"}
+    with (
+        tempfile.NamedTemporaryFile() as file,
+        av.open(file.name, "w", format="mp4", options={"movflags": "faststart"}) as out,
+    ):
+        stream: Any = out.add_stream("libx264", rate=FPS, options=options)
+        stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
+        stream.codec_context.gop_size = 50
+        planes = np.full((1620, 1920), 128, np.uint8)
+        for i in range(500):
+            planes[:1080] = street + noise[i % 4]
+            planes[400:600, 3 * i : 3 * i + 300] = 90
+            out.mux(stream.encode(VideoFrame.from_ndarray(planes, format="yuv420p")))
+        out.mux(stream.encode(None))
+        out.close()
+        return Path(file.name).read_bytes()
+
+
+@functools.cache
+def encode_recipe(name: str) -> bytes:
+    """One of `RECIPES`, once per process; skips where this FFmpeg lacks the encoder."""
+    recipe = RECIPES[name]
+    if recipe.get("codec") not in {None, *av.codecs_available}:
+        pytest.skip(f"this FFmpeg has no encoder {recipe['codec']}")
+    return encode(**recipe)
 
 
 def sound_only() -> bytes:

@@ -21,9 +21,10 @@ from vault_ml.child import Channel
 from vault_ml.geometry import Letterbox
 from vault_ml.video import decoder_child
 from vault_ml.video.decoder_child import serve
+from vault_ml.video.files import RecordingFile
 from vault_ml.video.limits import DecodeLimits
 from vault_ml.video.picture import Picture, letterbox_into
-from vault_ml.video.reader import RecordingFile, RecordingReader
+from vault_ml.video.reader import RecordingReader
 from vault_ml.video.shared_frames import SharedFrames
 
 NET_WH = (64, 64)
@@ -178,6 +179,6 @@ def test_a_recording_may_not_open_another_file(clip: bytes) -> None:
         assert file.seek(5, os.SEEK_CUR) == file.tell() == 15
         assert file.seek(0, os.SEEK_END) == len(clip)
         with RecordingReader(file, DecodeLimits()) as reader, pytest.raises(PermissionError):
-            reader.container.io_open("/etc/hostname", 1, {})
+            reader.demuxer.container.io_open("/etc/hostname", 1, {})
     finally:
         os.close(fd)

@@ -18,11 +18,14 @@ from PIL import Image
 import video_clips as clips
 from conftest import shared_file
 from vault_ml.errors import PoisonError, RecordingTooLarge, UndecodableRecording
-from vault_ml.video import reader as reader_module
+from vault_ml.video import demuxer as demuxer_module
+from vault_ml.video.cursor import Cursor
+from vault_ml.video.files import RecordingFile
 from vault_ml.video.limits import DecodeLimits, Reason, Refused, error_for
 from vault_ml.video.picture import Picture
-from vault_ml.video.reader import RecordingFile, RecordingReader
+from vault_ml.video.reader import RecordingReader
 from vault_ml.video.sampling import Sampling
+from video_clips import FRAGMENTED, RECIPES, X264
 
 LIMITS = DecodeLimits()
 
@@ -53,73 +56,9 @@ def assert_same_as_full_decode(pictures: list[Picture], everything: dict[float, 
         np.testing.assert_array_equal(picture.frame.to_ndarray(), expected.to_ndarray())
 
 
-X264 = {"x264-params": "scenecut=0:b-adapt=0"}
-FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
-RECIPES: dict[str, dict[str, Any]] = {
-    "h264 in mp4": {"container": "mp4", "codec_options": X264},
-    "h264 in mp4, index first": {
-        "container": "mp4", "container_options": {"movflags": "faststart"},
-    },
-    "h264 with B-frames in mp4": {"container": "mp4", "b_frames": 2, "codec_options": X264},
-    "h264 with B-frames in mov": {"container": "mov", "b_frames": 2, "codec_options": X264},
-    "h264 with B-frames in mkv": {"container": "matroska", "b_frames": 2, "codec_options": X264},
-    "h264 with B-frames in ts": {"container": "mpegts", "b_frames": 2, "codec_options": X264},
-    "h264 with B-frames, fragmented": {
-        "container": "mp4", "b_frames": 2, "codec_options": X264, "container_options": FRAGMENTED,
-    },
-    "h264, one keyframe": {"container": "mp4", "gop": 600, "b_frames": 2},
-    "h264, nothing but keyframes": {"container": "mp4", "gop": 1},
-    "h264, open groups": {
-        "container": "mp4", "b_frames": 2,
-        "codec_options": {"x264-params": "open-gop=1:keyint=20:scenecut=0"},
-    },
-    "h264, intra refresh in mp4": {
-        "container": "mp4", "codec_options": {"x264-params": "intra-refresh=1:keyint=20"},
-    },
-    "h264, intra refresh in ts": {
-        "container": "mpegts", "codec_options": {"x264-params": "intra-refresh=1:keyint=20"},
-    },
-    "h264, interlaced in ts": {
-        "container": "mpegts", "b_frames": 2, "codec_options": {"x264-params": "tff=1"},
-    },
-    "h264 in avi": {"container": "avi", "codec_options": X264},
-    "h265 in mp4": {"container": "mp4", "codec": "libx265"},
-    "h265, open groups in mp4": {
-        "container": "mp4", "codec": "libx265",
-        "codec_options": {"x265-params": "open-gop=1:bframes=3:keyint=20"},
-    },
-    "h265, open groups in ts": {
-        "container": "mpegts", "codec": "libx265",
-        "codec_options": {"x265-params": "open-gop=1:bframes=3:keyint=20"},
-    },
-    "h265, 10 bit, fragmented": {
-        "container": "mp4", "codec": "libx265", "pixel_format": "yuv420p10le",
-        "container_options": FRAGMENTED,
-    },
-    "mpeg4 in avi": {"container": "avi", "codec": "mpeg4", "gop": 12},
-    "mpeg4 with B-frames in avi": {"container": "avi", "codec": "mpeg4", "b_frames": 2},
-    "mpeg4 with B-frames in mp4": {"container": "mp4", "codec": "mpeg4", "b_frames": 2},
-    "mpeg4 in ts": {"container": "mpegts", "codec": "mpeg4"},
-    "mjpeg in avi": {"container": "avi", "codec": "mjpeg", "pixel_format": "yuvj420p"},
-    "mjpeg in mkv": {"container": "matroska", "codec": "mjpeg", "pixel_format": "yuvj420p"},
-    "av1 in mp4": {
-        "container": "mp4", "codec": "libsvtav1", "codec_options": {"preset": "12"}, "frames": 20,
-    },
-    "odd size": {"container": "mp4", "size_wh": (98, 66), "b_frames": 1},
-    "with sound": {"container": "mp4", "with_audio": True, "b_frames": 2, "codec_options": X264},
-    "irregular times from 3 s on": {
-        "container": "mp4", "b_frames": 2,
-        "times": [3000 + 40 * i + (i % 3) * 11 + (700 if i > 30 else 0) for i in range(50)],
-    },
-}  # fmt: skip
-
-
 @pytest.fixture(scope="session", params=list(RECIPES))
 def recording(request: pytest.FixtureRequest) -> bytes:
-    recipe = RECIPES[request.param]
-    if recipe.get("codec") not in {None, *av.codecs_available}:
-        pytest.skip(f"this FFmpeg has no encoder {recipe['codec']}")
-    return clips.encode(**recipe)
+    return clips.encode_recipe(request.param)
 
 
 def test_looked_at_frames_are_those_of_a_full_decode_to_the_last_bit(recording: bytes) -> None:
@@ -161,14 +100,14 @@ def packets_decoded(
     monkeypatch: pytest.MonkeyPatch, data: bytes, frames: int, sampling: Sampling
 ) -> int:
     sent = []
-    real = reader_module._Cursor._decode
+    real = Cursor._decode
 
     def counting(self: Any, packet: Any) -> None:
         sent.append(packet)
         real(self, packet)
 
     with monkeypatch.context() as patch:
-        patch.setattr(reader_module._Cursor, "_decode", counting)
+        patch.setattr(Cursor, "_decode", counting)
         assert len(look(data, frames, sampling)) == frames
     return sum(packet is not None for packet in sent)
 
@@ -198,15 +137,15 @@ def test_a_demuxer_that_seeks_badly_is_not_believed(
     monkeypatch: pytest.MonkeyPatch, sampling: Sampling
 ) -> None:
     data = clips.encode("mpegts", b_frames=2, codec_options=X264)
-    monkeypatch.setattr(reader_module, "_SEEKABLE", frozenset({"mpegts"}))  # it lands too late
+    monkeypatch.setattr(demuxer_module, "_SEEKABLE", frozenset({"mpegts"}))  # it lands too late
     seeks: list[bool] = []
-    real = reader_module._Cursor._seek
+    real = Cursor._seek
 
     def watched(self: Any, time: int, start: int) -> bool:
         seeks.append(real(self, time, start))
         return seeks[-1]
 
-    monkeypatch.setattr(reader_module._Cursor, "_seek", watched)
+    monkeypatch.setattr(Cursor, "_seek", watched)
     pictures = look(data, 5, sampling)
     assert False in seeks
     assert len(pictures) == 5

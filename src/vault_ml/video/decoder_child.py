@@ -33,9 +33,10 @@ import numpy as np
 
 from vault_ml.child import Channel, ChildGone, connect
 from vault_ml.geometry import Letterbox
+from vault_ml.video.files import RecordingFile, SeekableFile
 from vault_ml.video.limits import DecodeLimits, Reason, Refused
 from vault_ml.video.picture import Picture, letterbox_into
-from vault_ml.video.reader import RecordingFile, RecordingReader, SeekableFile
+from vault_ml.video.reader import RecordingReader
 from vault_ml.video.sampling import Sampling
 from vault_ml.video.shared_frames import SharedFrames
 from vault_ml.video.sparse_file import SourceFailed, SparseFile

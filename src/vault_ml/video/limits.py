@@ -38,6 +38,9 @@ class DecodeLimits:
             with 16 reference frames needs 0.9 GB; lower it and large frames are refused.
         max_wait_s: how long a recording waits for a free child.
         max_recordings_per_child: a child is replaced after so many, in case FFmpeg leaks.
+        max_fragments: fragments of an MP4. Agents write one every 3 s: 7200 in six hours.
+        max_samples: pictures, and pieces of sound, that an index may announce. Six hours at
+            120 frames per second are half of the default.
     """
 
     max_pixels: int = 8192 * 8192
@@ -46,6 +49,8 @@ class DecodeLimits:
     max_memory_bytes: int = 2 * 1024**3
     max_wait_s: float = 300.0
     max_recordings_per_child: int = 500
+    max_fragments: int = 100_000
+    max_samples: int = 5_000_000
 
     def __post_init__(self) -> None:
         """Check the bounds.
@@ -69,6 +74,9 @@ class Reason(StrEnum):
     PIXELS = "pixels"
     DURATION = "duration"
     MEMORY = "memory"
+    FRAGMENTS = "fragments"
+    SAMPLES = "samples"
+    NESTING = "nesting"
 
 
 class Refused(Exception):
@@ -131,6 +139,20 @@ def error_for(refused: Refused, limits: DecodeLimits) -> PoisonError:
             return RecordingTooLarge(
                 "decoding the recording needs more memory than the limit of "
                 f"{limits.max_memory_bytes / 1024**2:.0f} MiB"
+            )
+        case Reason.FRAGMENTS:
+            return RecordingTooLarge(
+                f"the recording has more than {limits.max_fragments} fragments, the limit"
+            )
+        case Reason.SAMPLES:
+            return RecordingTooLarge(
+                "the recording's index announces more pictures than a file of its size can hold, "
+                f"or more than {limits.max_samples}, the limit"
+            )
+        case Reason.NESTING:
+            return UndecodableRecording(
+                "the recording's boxes are nested more deeply, or are more in number, than "
+                "those of any recording: it is damaged or made to do harm"
             )
         case _ as never:
             assert_never(never)
