@@ -10,10 +10,12 @@ import pika
 
 from connected.start_rabbitmq import MAX_MESSAGE_BYTES, Address, RabbitMQ
 from contract.said_log import SaidLog
-from vault_ml.brokers.rabbitmq import RabbitConsumer, RabbitOptions, RabbitProducer
+from vault_ml.brokers.browsing import HoldingBrowser
+from vault_ml.brokers.rabbitmq import BROWSE, RabbitConsumer, RabbitOptions, RabbitProducer
 from vault_ml.brokers.rabbitmq.limits import Limits
 
 _SAFE_S = 3.0
+QUIET_S = 1.0
 
 
 class RabbitSystem:
@@ -69,6 +71,12 @@ class RabbitSystem:
 
     def producer(self, **more: Any) -> RabbitProducer:
         return RabbitProducer(self.options(**more), log=self.log)
+
+    def browser(self, queue: str) -> HoldingBrowser:
+        return HoldingBrowser(
+            lambda: RabbitConsumer(self.options(), queue, log=self.log, prefetch=BROWSE),
+            quiet_s=QUIET_S,
+        )
 
     def set_down(self) -> None:
         assert self.server is not None

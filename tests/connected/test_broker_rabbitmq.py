@@ -6,6 +6,7 @@ import pytest
 
 from connected.rabbitmq_system import RabbitSystem
 from contract.broker_contract import BrokerContract, BrokerSystem
+from contract.browser_contract import BrowserContract, BrowserSystem
 
 pytestmark = pytest.mark.connected
 
@@ -27,3 +28,9 @@ class TestRabbitClassic(BrokerContract):
     @pytest.fixture
     def system(self, rabbit_system: RabbitSystem) -> BrokerSystem:
         return ClassicSystem(rabbit_system.address, rabbit_system.server)
+
+
+class TestRabbitBrowser(BrowserContract):
+    @pytest.fixture
+    def system(self, rabbit_system: RabbitSystem) -> BrowserSystem:
+        return rabbit_system

@@ -27,9 +27,12 @@ from vault_ml.brokers.rabbitmq.limits import check_limits
 from vault_ml.brokers.rabbitmq.options import RabbitOptions
 from vault_ml.brokers.rabbitmq.producer import RabbitProducer
 
-__all__ = ["RabbitConsumer", "RabbitOptions", "RabbitProducer", "check_limits"]
+__all__ = ["BROWSE", "RabbitConsumer", "RabbitOptions", "RabbitProducer", "check_limits"]
 
 # It reports every failed connection in a dozen lines, each time. We say it in one, once.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+BROWSE = 60_000
+"""A prefetch for looking through a queue: all of it, as far as AMQP can say so."""
 
 PIKA_VERSION: str = _pika.__version__

@@ -32,13 +32,13 @@ from vault_ml.brokers.rabbitmq.status import (
     ACCESS_REFUSED,
     NOT_FOUND,
     RESOURCE_LOCKED,
-    Log,
     Status,
     ack_timeout_in,
 )
 from vault_ml.brokers.rabbitmq.topology import Topology, may_not_sentence
 from vault_ml.brokers.rabbitmq.wire import copy_to_wire, from_wire
 from vault_ml.errors import ConfigError
+from vault_ml.telemetry.log import Log
 
 _WAKE_S = 0.5  # how long a refused login may wait to be noticed by a waiting `receive`
 _COPY_S = 5.0  # for the broker to confirm a copy; then the original goes on being kept in hand

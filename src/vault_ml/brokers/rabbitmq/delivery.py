@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
-from vault_ml.brokers.port import Message, SettlementLost
+from vault_ml.brokers.port import Message, Outgoing, SettlementLost, refuse_publishing
 from vault_ml.brokers.rabbitmq.leases import Held
 
 
@@ -40,8 +41,9 @@ class RabbitDelivery:
         """The message as it came."""
         return self._held.message
 
-    def ack(self) -> Future[None]:
+    def ack(self, publishing: Sequence[Outgoing] = ()) -> Future[None]:
         """As the port says. Callbacks of the future run on the broker thread: keep them short."""
+        refuse_publishing(publishing)
         self._settle_once()
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()  # nobody can cancel what the broker decides

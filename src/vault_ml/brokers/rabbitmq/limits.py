@@ -15,8 +15,8 @@ from urllib.parse import quote
 import httpx
 
 from vault_ml.brokers.rabbitmq.options import RabbitOptions
-from vault_ml.brokers.rabbitmq.status import Log
 from vault_ml.errors import BrokerUnavailable, ConfigError, CredentialsRejected
+from vault_ml.telemetry.log import Log
 
 # We use this much of the broker's patience: it looks once a minute, and clocks are not alike.
 USABLE = 0.8

@@ -18,8 +18,9 @@ from pika.adapters.select_connection import IOLoop
 from vault_ml.backoff import Backoff
 from vault_ml.brokers.rabbitmq.addresses import Address
 from vault_ml.brokers.rabbitmq.options import RabbitOptions
-from vault_ml.brokers.rabbitmq.status import Log, Status
+from vault_ml.brokers.rabbitmq.status import Status
 from vault_ml.errors import VaultMLError
+from vault_ml.telemetry.log import Log
 
 # A broker that is back is found within two seconds; one that is away is asked as seldom.
 _RECONNECT = Backoff(0.1, 2.0)

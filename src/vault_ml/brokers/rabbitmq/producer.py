@@ -19,13 +19,13 @@ from vault_ml.brokers.rabbitmq.options import RabbitOptions
 from vault_ml.brokers.rabbitmq.status import (
     ACCESS_REFUSED,
     NOT_FOUND,
-    Log,
     Status,
     size_limit_in,
 )
 from vault_ml.brokers.rabbitmq.topology import Topology, may_not_sentence
 from vault_ml.brokers.rabbitmq.wire import check_headers, to_wire
 from vault_ml.errors import BrokerUnavailable, ConfigError, MessageTooLarge, VaultMLError
+from vault_ml.telemetry.log import Log
 
 _SLICE_S = 0.2  # of waiting; between slices a refused login is noticed
 _LONGEST_NAME_BYTES = 255  # a short string of AMQP

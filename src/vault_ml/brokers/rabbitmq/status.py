@@ -10,34 +10,18 @@ import re
 import threading
 import time
 from enum import Enum
-from typing import Any, Protocol
 
 from pika import exceptions
 
 from vault_ml.brokers.rabbitmq.options import RabbitOptions
 from vault_ml.errors import BrokerUnavailable, ConfigError, CredentialsRejected, VaultMLError
+from vault_ml.telemetry.log import Log
 
 _REPEAT_S = 60.0  # the same sentence again, when a state flaps, is news at most once a minute
 
 # Reply codes of AMQP 0-9-1, and one of RabbitMQ's.
 NO_ROUTE = 312
 ACCESS_REFUSED, NOT_FOUND, RESOURCE_LOCKED, PRECONDITION_FAILED = 403, 404, 405, 406
-
-
-class Log(Protocol):
-    """What we need of a structlog logger."""
-
-    def info(self, event: str, /, **fields: Any) -> Any:
-        """Say something."""
-        ...
-
-    def warning(self, event: str, /, **fields: Any) -> Any:
-        """Say something that may need a person."""
-        ...
-
-    def error(self, event: str, /, **fields: Any) -> Any:
-        """Say something that needs a person."""
-        ...
 
 
 class State(Enum):

@@ -19,10 +19,10 @@ from vault_ml.brokers.rabbitmq.status import (
     NOT_FOUND,
     PRECONDITION_FAILED,
     RESOURCE_LOCKED,
-    Log,
     translated,
 )
 from vault_ml.errors import BrokerUnavailable, ConfigError
+from vault_ml.telemetry.log import Log
 
 # RabbitMQ 4's own default, taken also where the broker (3.x) would have none: an event that kills
 # its worker again and again ends in the dead-letter queue.
