@@ -35,6 +35,9 @@ from vault_ml.telemetry.health import Health
 from vault_ml.telemetry.logs import Logger, RecordingLog, configure
 from vault_ml.telemetry.metrics import Metrics
 from vault_ml.vault.client import VaultClient, VaultOptions
+from vault_ml.vault.clients import VaultClients
+from vault_ml.vault.encrypted import RecordingKeys
+from vault_ml.vault.transport import TlsOptions, trust
 from vault_ml.verdict import unknown_labels
 from vault_ml.video.decoder_pool import DecoderPool
 from vault_ml.video.limits import DecodeLimits
@@ -48,6 +51,8 @@ _PUBLISH_S = 30.0
 # While a dependency is away its step is tried at least this often, so that work goes on within
 # ten seconds after it is back.
 _OUTAGE_CAP_S = 8.0
+# Below this a second request costs more than the bytes it saves.
+_RANGES_FROM_BYTES = 1024 * 1024
 
 
 def work(environ: Mapping[str, str]) -> None:
@@ -111,8 +116,7 @@ def _wire(
     stack.callback(decoders.close)
     decoders.start()
 
-    vault = _vault(chosen)
-    stack.callback(vault.close)
+    vaults = _vaults(chosen, stack)
     broker = broker_for(chosen, log)
     producer = broker.producer()
     stack.callback(producer.close, _PING_S)
@@ -126,7 +130,9 @@ def _wire(
     )
     health.watch_outages(outages.reasons)
     try:
-        outages.patiently("vault", lambda: _at_start(vault.ping))
+        if vaults.own is not None:
+            own = vaults.own
+            outages.patiently("vault", lambda: _at_start(own.ping))
         outages.patiently("broker", lambda: _at_start(lambda: producer.ping(_PING_S)))
     except Stopping:
         return None
@@ -136,15 +142,16 @@ def _wire(
     stack.callback(consumer.close, _PING_S)
     gate.consumer = consumer
     health.watch("detector", detector.ping)
-    health.watch("vault", vault.ping)
+    if vaults.own is not None:
+        health.watch("vault", vaults.own.ping)
     health.watch("broker", lambda: consumer.ping(_PING_S))
-    removals = Removals(vault, outages, on_removed=metrics.removed, log=log)
+    removals = Removals(vaults, outages, on_removed=metrics.removed, log=log)
     return Worker(
         consumer,
         Pipeline(
-            vault, decoders, detector, model, outages, _pipeline_options(chosen), metrics=metrics
+            vaults, decoders, detector, model, outages, _pipeline_options(chosen), metrics=metrics
         ),
-        _sinks(chosen, producer, vault),
+        _sinks(chosen, producer, vaults),
         DeadLetters(
             producer,
             chosen.dead_letter_queue,
@@ -267,36 +274,41 @@ def _concurrency(chosen: Settings, log: Logger) -> int:
     return concurrency
 
 
-def _vault(chosen: Settings) -> VaultClient:
-    if (
-        chosen.vault_api_url is None
-        or chosen.vault_access_key is None
-        or chosen.vault_secret_key is None
-    ):
-        raise AssertionError("settings.load requires the Vault's variables")
-    return VaultClient(
-        chosen.vault_api_url,
-        chosen.vault_access_key.get_secret_value(),
-        chosen.vault_secret_key.get_secret_value(),
-        VaultOptions(
-            api_prefix="" if chosen.vault_api_prefix == "none" else chosen.vault_api_prefix,
-            transfer_timeout_s=chosen.recording_timeout_s,
-            max_bytes=int(chosen.recording_max_bytes),
-        ),
+def _vaults(chosen: Settings, stack: ExitStack) -> VaultClients:
+    """The configured Vault, where there is one, and what messages may name."""
+    options = VaultOptions(
+        api_prefix="" if chosen.vault_api_prefix == "none" else chosen.vault_api_prefix,
+        transfer_timeout_s=chosen.recording_timeout_s,
+        max_bytes=int(chosen.recording_max_bytes),
+        origins=chosen.origins,
+        tls=TlsOptions(chosen.vault_ca_file, chosen.vault_client_cert, chosen.vault_client_key),
     )
+    trust(options.tls)  # a file that cannot be used is said now, not with the first event
+    own = None
+    if chosen.vault_api_url and chosen.vault_access_key and chosen.vault_secret_key:
+        own = VaultClient(
+            chosen.vault_api_url,
+            chosen.vault_access_key.get_secret_value(),
+            chosen.vault_secret_key.get_secret_value(),
+            options,
+        )
+        stack.callback(own.close)
+    vaults = VaultClients(own, options)
+    stack.callback(vaults.close)
+    return vaults
 
 
-def _sinks(chosen: Settings, producer: Producer, vault: VaultClient) -> list[Sink]:
+def _sinks(chosen: Settings, producer: Producer, vaults: VaultClients) -> list[Sink]:
     """In the order of the delivery contract: publish, forward media, forward metadata."""
     sinks: list[Sink] = []
     if chosen.queue_target is not None:
         sinks.append(Publish(producer, chosen.queue_target, timeout_s=_PUBLISH_S))
     if chosen.forwarding_media:
-        sinks.append(ForwardMedia(vault))
+        sinks.append(ForwardMedia(vaults))
     if chosen.forwarding_metadata:
         sinks.append(
             ForwardMetadata(
-                vault, path=chosen.forward_metadata_path, method=chosen.forward_metadata_method
+                vaults, path=chosen.forward_metadata_path, method=chosen.forward_metadata_method
             )
         )
     return sinks
@@ -311,7 +323,21 @@ def _pipeline_options(chosen: Settings) -> PipelineOptions:
         object_threshold=chosen.forwarding_object_threshold,
         allowed_labels=chosen.allowed_labels,
         result=ResultOptions(extras=chosen.result_extras, max_bytes=int(chosen.result_max_bytes)),
+        keys=RecordingKeys(
+            chosen.keys_of_recordings, is_worth_waiting=chosen.recording_key_missing == "retry"
+        ),
+        ranges_from_bytes=_ranges_from_bytes(chosen),
+        growth_patience_s=chosen.recording_growth_timeout_s,
     )
+
+
+def _ranges_from_bytes(chosen: Settings) -> int | None:
+    """From which size on recordings are fetched by ranges; None for never."""
+    if chosen.fetch == "ranges":
+        return 0
+    # Exact frames need whole groups of pictures: most of a recording.
+    is_worth_it = chosen.fetch == "auto" and chosen.frame_sampling == "keyframe"
+    return _RANGES_FROM_BYTES if is_worth_it else None
 
 
 def checks(environ: Mapping[str, str]) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -341,9 +367,12 @@ def checks(environ: Mapping[str, str]) -> Iterator[tuple[str, Callable[[], str]]
             )
 
     def check_vault() -> str:
-        with _vault(chosen) as vault:
-            vault.ping()
-            return f"{vault.host} answers and knows our keys"
+        with ExitStack() as stack:
+            vaults = _vaults(chosen, stack)
+            if vaults.own is None:
+                return f"none configured; messages may name {chosen.origins}"
+            vaults.own.ping()
+            return f"{vaults.own.host} answers and knows our keys"
 
     def check_broker() -> str:
         broker = broker_for(chosen, quiet)

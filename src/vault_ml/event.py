@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SecretStr,
     StrictStr,
     ValidationError,
     WithJsonSchema,
@@ -51,6 +52,23 @@ CREDENTIAL_PATHS: tuple[tuple[str, ...], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
+class Storage:
+    """A Vault and an account there, named by an event. Never shows itself.
+
+    Attributes:
+        uri: the Vault's address. Anybody may have written it.
+        access_key: of the account.
+        secret_key: of the account.
+        provider: the storage provider there, where it is not the event's `source`.
+    """
+
+    uri: str = field(repr=False)
+    access_key: SecretStr = field(repr=False)
+    secret_key: SecretStr = field(repr=False)
+    provider: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RecordingEvent:
     """A message that says a recording was stored.
 
@@ -70,6 +88,8 @@ class RecordingEvent:
         fps: frames per second, as the event claims.
         signed_url: where the recording can be fetched without credentials, for a while.
         trace_id: OpenTelemetry's id of the upload.
+        storage: the Vault that holds the recording, where the event brings its address and keys
+            (the Kerberos Hub pipeline).
     """
 
     key: str
@@ -87,6 +107,7 @@ class RecordingEvent:
     fps: float | None = None
     signed_url: str | None = field(default=None, repr=False)
     trace_id: str | None = None
+    storage: Storage | None = field(default=None, repr=False)
 
     def without_credentials(self) -> str:
         """The event's text without credentials and signed links, otherwise as it came."""
@@ -152,7 +173,27 @@ def _event(wire: EventMessage, text: str, document: dict[str, Any]) -> Recording
         fps=metadata.fps,
         signed_url=payload.signed_url,
         trace_id=wire.trace_id,
+        storage=_storage(wire),
     )
+
+
+def _storage(wire: EventMessage) -> Storage | None:
+    """The first complete set of address and keys; a set that lacks one is none.
+
+    Never a part of one set with a part of another, or of ours: that is how a forged event would
+    have our keys sent to an address of its own.
+    """
+    data, run, user = wire.data, wire.storage, wire.monitor_stage.user.storage
+    sets = (
+        (data.uri, data.access_key, data.secret or data.secret_key, None),
+        (run.override_uri, run.override_access_key, run.override_secret, run.override_provider),
+        (run.uri, run.access_key, run.secret, None),
+        (user.uri, user.access_key, user.secret_key, None),
+    )
+    for uri, access_key, secret_key, provider in sets:
+        if uri and access_key and secret_key:
+            return Storage(uri, SecretStr(access_key), SecretStr(secret_key), provider or None)
+    return None
 
 
 def _what_is_missing(invalid: ValidationError) -> str:
@@ -272,6 +313,59 @@ class Payload(_Wire):
     )
 
 
+class HubData(_Wire):
+    """Address and keys that Kerberos Hub sends along."""
+
+    uri: _Text = Field(None, alias="storage_uri", description="The Vault's address.")
+    access_key: _Text = Field(None, alias="storage_access_key", description="Access key there.")
+    secret: _Text = Field(None, alias="storage_secret", description="Secret key there.")
+    secret_key: _Text = Field(
+        None, alias="storage_secret_key", description="Another name of storage_secret."
+    )
+
+
+class RunStorage(_Wire):
+    """Address and keys of a workflow run; the override counts where it is complete."""
+
+    uri: _Text = Field(None, description="The Vault's address.")
+    access_key: _Text = Field(None, alias="accessKey", description="Access key there.")
+    secret: _Text = Field(None, description="Secret key there.")
+    override_uri: _Text = Field(None, alias="vaultOverrideUri", description="Instead of uri.")
+    override_access_key: _Text = Field(
+        None, alias="vaultOverrideAccessKey", description="Instead of accessKey."
+    )
+    override_secret: _Text = Field(
+        None, alias="vaultOverrideSecret", description="Instead of secret."
+    )
+    override_provider: _Text = Field(
+        None, alias="vaultOverrideProvider", description="Instead of the event's source."
+    )
+
+
+class UserStorage(_Wire):
+    """Address and keys of the user whose recording it is."""
+
+    uri: _Text = Field(None, description="The Vault's address.")
+    access_key: _Text = Field(None, description="Access key there.")
+    secret_key: _Text = Field(None, description="Secret key there.")
+
+
+class User(_Wire):
+    """The user whose recording it is."""
+
+    storage: Annotated[UserStorage, BeforeValidator(_object_or_empty)] = Field(
+        default_factory=lambda: UserStorage.model_validate({}), description="Where it is."
+    )
+
+
+class MonitorStage(_Wire):
+    """What an earlier stage of Kerberos Hub added."""
+
+    user: Annotated[User, BeforeValidator(_object_or_empty)] = Field(
+        default_factory=lambda: User.model_validate({}), description="Whose recording it is."
+    )
+
+
 class EventMessage(_Wire):
     """The message that Kerberos Vault sends when a recording was stored.
 
@@ -284,6 +378,19 @@ class EventMessage(_Wire):
     secondary_providers: _Texts = Field((), description="Further places of the recording.")
     date: _Whole = Field(None, description="When the event was made, unix seconds.")
     trace_id: _Text = Field(None, alias="traceId", description="OpenTelemetry's trace id.")
+    data: Annotated[HubData, BeforeValidator(_object_or_empty)] = Field(
+        default_factory=lambda: HubData.model_validate({}),
+        description="Of the Hub pipeline: the Vault that holds the recording.",
+    )
+    storage: Annotated[RunStorage, BeforeValidator(_object_or_empty)] = Field(
+        default_factory=lambda: RunStorage.model_validate({}),
+        description="Of a workflow run: the Vault that holds the recording.",
+    )
+    monitor_stage: Annotated[MonitorStage, BeforeValidator(_object_or_empty)] = Field(
+        default_factory=lambda: MonitorStage.model_validate({}),
+        alias="monitorStage",
+        description="Of the Hub pipeline: the user, and the Vault that holds the recording.",
+    )
 
 
 def event_schema() -> dict[str, Any]:

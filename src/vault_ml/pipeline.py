@@ -7,9 +7,10 @@ shared by all recordings in flight; nothing here is.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from vault_ml import __version__
 from vault_ml.brokers.port import Message
@@ -31,9 +32,12 @@ from vault_ml.result import (
 from vault_ml.run_id import WayOfLooking, run_id
 from vault_ml.sinks.port import Processed
 from vault_ml.telemetry.metrics import Metrics
-from vault_ml.vault.client import Recording, VaultClient
+from vault_ml.vault.client import Opened, VaultClient
+from vault_ml.vault.clients import Lease, VaultClients
+from vault_ml.vault.encrypted import RecordingKeys
+from vault_ml.vault.growth import Growth
 from vault_ml.verdict import Verdict, judge
-from vault_ml.video.decoder_pool import DecoderPool
+from vault_ml.video.decoder_pool import DecodedRecording, DecoderPool
 from vault_ml.video.sampling import Sampling
 
 
@@ -74,6 +78,10 @@ class PipelineOptions:
         object_threshold: objects of interest from which on a recording is interesting.
         allowed_labels: labels of objects of interest; None is all.
         result: what the result message holds.
+        keys: of encrypted recordings.
+        ranges_from_bytes: recordings from this size on are fetched by ranges; None fetches all
+            recordings whole.
+        growth_patience_s: how long a recording that is shorter than its event says may grow.
     """
 
     frames: int
@@ -83,6 +91,9 @@ class PipelineOptions:
     object_threshold: int
     allowed_labels: frozenset[str] | None
     result: ResultOptions
+    keys: RecordingKeys = field(default_factory=RecordingKeys)
+    ranges_from_bytes: int | None = None
+    growth_patience_s: float = 300.0
 
 
 class Pipeline:
@@ -90,7 +101,7 @@ class Pipeline:
 
     def __init__(
         self,
-        vault: VaultClient,
+        vaults: VaultClients,
         decoders: DecoderPool,
         detector: DetectorProcess,
         model: PreparedModel,
@@ -100,13 +111,14 @@ class Pipeline:
         metrics: Metrics,
     ) -> None:
         """Wire it; the collaborators are started by whoever made them."""
-        self._vault = vault
+        self._vaults = vaults
         self._decoders = decoders
         self._detector = detector
         self._model = model
         self._outages = outages
         self._options = options
         self._metrics = metrics
+        self._growth = Growth(options.growth_patience_s)
 
     def process(self, event: RecordingEvent, message: Message, progress: Progress) -> Processed:
         """Look at the event's recording.
@@ -120,15 +132,17 @@ class Pipeline:
             RetryableError, PoisonError: this recording's trouble.
             Stopping: the worker stops while a dependency is away.
         """
-        # 3 fetch
-        with progress.room("fetch"):
-            recording = self._outages.patiently(
-                "vault", lambda: self._fetch(event), probe=self._vault.ping
+        with self._vaults.lease(event.storage) as lease:
+            # 3 fetch, 4 decode: together, because a recording may be fetched as it is decoded
+            decoded, recording = self._outages.patiently(
+                "vault",
+                lambda: lease.run(lambda vault: self._decode(vault, lease, event, progress)),
+                probe=lease.vault.ping if lease.is_own else None,
             )
-        with recording:
-            reach("fetch.after")
-            self._metrics.fetched(recording.size_bytes)
-            looked_at = self._look(recording, progress)
+        # 5 detect
+        with decoded:
+            reach("decode.after")
+            looked_at = self._detect(decoded, progress)
         # 6 judge
         with progress.room("judge"):
             verdict = judge(
@@ -138,26 +152,40 @@ class Pipeline:
             )
             return self._result(event, message, recording, looked_at, verdict, progress)
 
-    def _fetch(self, event: RecordingEvent) -> Recording:
-        return self._vault.fetch(
+    def _decode(
+        self, vault: VaultClient, lease: Lease, event: RecordingEvent, progress: Progress
+    ) -> tuple[DecodedRecording, _Fetched]:
+        with progress.room("fetch"):
+            recording = self._open(vault, lease, event)
+        with recording:
+            with progress.room("fetch"):
+                self._growth.check(event.key, event.source, recording.size_bytes, event.file_size)
+                source = self._options.keys.unlocked(recording.source)
+            reach("fetch.after")
+            with progress.room("decode"):
+                decoded = self._decoders.decode(
+                    source,
+                    frames=self._options.frames,
+                    sampling=self._options.sampling,
+                    net_wh=self._model.net_wh,
+                )
+            self._metrics.fetched(recording.fetched_bytes, recording.size_bytes)
+            return decoded, _Fetched.of(recording)
+
+    def _open(self, vault: VaultClient, lease: Lease, event: RecordingEvent) -> Opened:
+        ranges_from_bytes = self._options.ranges_from_bytes
+        fetch: Callable[..., Opened] = vault.fetch
+        if ranges_from_bytes is not None:
+            fetch = partial(vault.open, ranges_from_bytes=ranges_from_bytes)
+        return fetch(
             event.key,
-            event.source,
+            lease.provider or event.source,
             signed_url=event.signed_url,
             secondary_providers=event.secondary_providers,
         )
 
-    def _look(self, recording: Recording, progress: Progress) -> _LookedAt:
-        # 4 sample and decode
-        with progress.room("decode"):
-            decoded = self._decoders.decode(
-                recording.fd,
-                frames=self._options.frames,
-                sampling=self._options.sampling,
-                net_wh=self._model.net_wh,
-            )
-        # 5 detect
-        with decoded, progress.room("detect"):
-            reach("decode.after")
+    def _detect(self, decoded: DecodedRecording, progress: Progress) -> _LookedAt:
+        with progress.room("detect"):
             seen = self._outages.patiently(
                 "detector", lambda: self._detector.detect(decoded.shared, decoded.frames)
             )
@@ -174,7 +202,7 @@ class Pipeline:
         self,
         event: RecordingEvent,
         message: Message,
-        recording: Recording,
+        recording: _Fetched,
         looked_at: _LookedAt,
         verdict: Verdict,
         progress: Progress,
@@ -194,7 +222,14 @@ class Pipeline:
             device=info.device,
             precision=info.precision,
             sampling=str(options.sampling),
-            recording=RunRecording(recording.size_bytes, recording.sha256, *looked_at.size_wh),
+            recording=RunRecording(
+                bytes_fetched=recording.fetched_bytes,
+                size_bytes=recording.size_bytes,
+                sha256=recording.sha256,
+                ranges=list(recording.ranges),
+                width=looked_at.size_wh[0],
+                height=looked_at.size_wh[1],
+            ),
         )
         result = build_result(event, looked_at.frames, run, options.result)
         return Processed(
@@ -208,7 +243,7 @@ class Pipeline:
             ),
             run_id=identity,
             seconds=progress.seconds,
-            bytes_fetched=recording.size_bytes,
+            bytes_fetched=recording.fetched_bytes,
             left_out=result.left_out,
         )
 
@@ -228,6 +263,20 @@ class Pipeline:
             allowed_labels=None if allowed is None else tuple(sorted(allowed)),
             profile="vault",
             extras=options.result.extras,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    fetched_bytes: int
+    size_bytes: int
+    sha256: str
+    ranges: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, recording: Opened) -> _Fetched:
+        return cls(
+            recording.fetched_bytes, recording.size_bytes, recording.sha256, recording.ranges
         )
 
 

@@ -16,16 +16,18 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from vault_ml.errors import VaultMLError
+from vault_ml.event import RecordingEvent, Storage
 from vault_ml.failpoints import reach
 from vault_ml.outage import Outages, Stopping
 from vault_ml.telemetry.log import Log
-from vault_ml.vault.client import VaultClient
+from vault_ml.vault.clients import VaultClients
 
 
 @dataclass(frozen=True, slots=True)
 class _Removal:
     key: str
     source: str
+    storage: Storage | None
 
 
 class Removals:
@@ -33,14 +35,14 @@ class Removals:
 
     def __init__(
         self,
-        vault: VaultClient,
+        vaults: VaultClients,
         outages: Outages,
         *,
         on_removed: Callable[[], None],
         log: Log,
     ) -> None:
-        """Remove through `vault`; waits out its outages."""
-        self._vault = vault
+        """Remove through `vaults`; waits out outages of the configured one."""
+        self._vaults = vaults
         self._outages = outages
         self._on_removed = on_removed
         self._log = log
@@ -52,16 +54,20 @@ class Removals:
         """Start the thread."""
         self._thread.start()
 
-    def after(self, settled: Future[None], *, key: str, source: str) -> None:
-        """Remove the recording once `settled` is done; drop it when the settlement was lost."""
+    def after(self, settled: Future[None], event: RecordingEvent) -> None:
+        """Remove the event's recording once `settled` is done; not when the settlement was lost."""
+        # Not the event itself: it would be kept in memory until the settlement.
+        removal = _Removal(event.key, event.source, event.storage)
 
         def decide(future: Future[None]) -> None:
             if future.cancelled() or future.exception() is not None:
                 # Somebody else will get this event again, and needs the recording.
-                self._log.info("removal_dropped", key=key, reason="the event will come again")
+                self._log.info(
+                    "removal_dropped", key=removal.key, reason="the event will come again"
+                )
             else:
                 reach("settled")
-                self._waiting.put(_Removal(key, source))
+                self._waiting.put(removal)
 
         settled.add_done_callback(decide)
 
@@ -82,11 +88,7 @@ class Removals:
             started = time.perf_counter()
             reach("remove.before")
             try:
-                self._outages.patiently(
-                    "vault",
-                    lambda removal=removal: self._vault.remove(removal.key, removal.source),  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-                    probe=self._vault.ping,
-                )
+                self._remove(removal)
             except Stopping:
                 self._left += 1
             except VaultMLError as error:
@@ -100,3 +102,12 @@ class Removals:
                     key=removal.key,
                     seconds=round(time.perf_counter() - started, 3),
                 )
+
+    def _remove(self, removal: _Removal) -> None:
+        with self._vaults.lease(removal.storage) as lease:
+            source = lease.provider or removal.source
+            self._outages.patiently(
+                "vault",
+                lambda: lease.run(lambda vault: vault.remove(removal.key, source)),
+                probe=lease.vault.ping if lease.is_own else None,
+            )

@@ -64,9 +64,13 @@ class RunRecording:
     __pydantic_config__: ClassVar[Mapping[str, bool]] = _DOCUMENTED
 
     bytes_fetched: int
-    """Its size as it was fetched, bytes."""
+    """What came over the wire for it, bytes."""
+    size_bytes: int
+    """Its size as it is stored, bytes."""
     sha256: str
-    """Digest of these bytes."""
+    """Digest of the stored bytes in `ranges`, one after another. Of the file where that is all."""
+    ranges: list[tuple[int, int]]
+    """First and last byte of each stretch that was fetched, from 0; one pair where all was."""
     width: int
     """Of the picture as a person sees it, pixels."""
     height: int

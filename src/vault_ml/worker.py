@@ -200,17 +200,24 @@ class Worker:
             sink.name == "forward_media" and sink.wants(processed) for sink in self._sinks
         )
         if self._options.remove and (self._options.remove_forwarded or not is_forwarded):
-            self._removals.after(settled, key=processed.event.key, source=processed.event.source)
+            self._removals.after(settled, processed.event)
 
     def _try_later(
         self, delivery: Delivery, error: Exception, progress: Progress, max_attempts: int
     ) -> None:
-        if delivery.attempt >= max_attempts:
+        age_s = time.time() - delivery.first_received_at
+        is_patient = isinstance(error, RetryableError) and age_s < error.patience_s
+        if isinstance(error, RetryableError) and error.max_attempts is not None:
+            max_attempts = min(max_attempts, error.max_attempts)
+        if delivery.attempt >= max_attempts and not is_patient:
             self._give_up(delivery, error, progress)
             return
         wait_s = self._options.retry.wait_s(delivery.attempt)
+        if is_patient:
+            # The attempts stand still, so the age makes the wait grow.
+            wait_s = max(wait_s, min(age_s / 2, self._options.retry.cap_s))
         reach("retry.before")
-        delivery.retry(wait_s)
+        delivery.retry(wait_s, burn_attempt=not is_patient)
         reach("retry.after")
         self._metrics.outcome("retried")
         self._log.warning(

@@ -60,10 +60,7 @@ def test_an_empty_environment_names_everything_that_is_required() -> None:
     assert [line.split()[0].rstrip(",") for line in lines] == [
         "QUEUE_NAME",
         "KAFKA_BROKER",
-        "VAULT_API_URL",
     ]
-    assert "VAULT_ACCESS_KEY and VAULT_SECRET_KEY" in lines[2]
-    assert "messages" in lines[2]
 
 
 def test_the_command_of_the_original_is_understood() -> None:
@@ -80,11 +77,76 @@ def test_the_command_of_the_original_is_understood() -> None:
     assert notices(ORIGINAL) == []
 
 
-def test_the_hub_command_of_the_original_says_that_its_credentials_are_not_served_yet() -> None:
+def test_the_hub_command_of_the_original_is_understood() -> None:
     environ = {name: text for name, text in ORIGINAL.items() if not name.startswith("VAULT_")}
-    (line,) = problems(environ | {"QUEUE_TARGET": ""})
-    assert "credentials that come in the messages" in line
-    assert "not in this version yet" in line
+    environ |= {"QUEUE_NAME": "kcloud-analysis-queue.fifo", "QUEUE_TARGET": ""}
+    settings = load(environ)
+    assert settings.vault_api_url is None
+    assert str(settings.origins) == "*"
+    (sentence,) = notices(environ)
+    assert "the Vault that each message names" in sentence
+
+
+@pytest.mark.parametrize("left", ["VAULT_API_URL", "VAULT_ACCESS_KEY", "VAULT_SECRET_KEY"])
+def test_the_vaults_variables_come_together_or_not_at_all(left: str) -> None:
+    others = {name: text for name, text in MINIMAL.items() if not name.startswith("VAULT_")}
+    lines = problems(others | {left: MINIMAL[left]})
+    assert len(lines) == 2
+    assert all(line.startswith("VAULT_") and "is not set" in line for line in lines)
+    assert load(others).vault_api_url is None
+
+
+def test_what_messages_may_name_depends_on_whether_a_vault_is_configured() -> None:
+    others = {name: text for name, text in MINIMAL.items() if not name.startswith("VAULT_")}
+    origins = {"MESSAGE_VAULT_ORIGINS": " https://*.Example.com , http://10.0.0.5:9000,*"}
+    shown = "*,http://10.0.0.5:9000,https://*.example.com"
+    assert str(load(MINIMAL).origins) == "none"
+    assert str(load(others).origins) == "*"
+    for environ in (MINIMAL, others):
+        assert str(load(environ | origins).origins) == shown
+        rows = {row.name: row for row in describe(load(environ | origins), environ | origins)}
+        assert rows["MESSAGE_VAULT_ORIGINS"].value == shown
+    none = {"MESSAGE_VAULT_ORIGINS": "none"}
+    assert str(load(MINIMAL | none).origins) == "none"
+    (line,) = problems(others | none)
+    assert line.startswith("MESSAGE_VAULT_ORIGINS: is none while")
+
+
+@pytest.mark.parametrize(
+    "text", ["vault.example", "https://v.example/api", "https://u:canary@v.example", "none,*"]
+)
+def test_origins_that_are_none_say_so(text: str) -> None:
+    (line,) = problems(MINIMAL | {"MESSAGE_VAULT_ORIGINS": text})
+    assert line.startswith("MESSAGE_VAULT_ORIGINS: must be origins")
+    assert "canary" not in line
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("", ()),
+        ("one", ("one",)),
+        ("one,two,one,", ("one", "two")),
+        (" spaces count ", (" spaces count ",)),
+        ('["a,b", "c"]', ("a,b", "c")),
+        ("[]", ()),
+    ],
+)
+def test_keys_of_recordings_are_a_list(text: str, keys: tuple[str, ...]) -> None:
+    assert load(MINIMAL | {"RECORDING_KEYS": text}).keys_of_recordings == keys
+
+
+@pytest.mark.parametrize("text", ['["canary"', "[1]", '[""]', '["canary", null]'])
+def test_keys_that_are_no_list_are_wrong_and_not_shown(text: str) -> None:
+    (line,) = problems(MINIMAL | {"RECORDING_KEYS": text})
+    assert line.startswith("RECORDING_KEYS: ")
+    assert "canary" not in line
+
+
+def test_a_key_needs_its_certificate() -> None:
+    (line,) = problems(MINIMAL | {"VAULT_CLIENT_KEY": "/certs/me.key"})
+    assert line.startswith("VAULT_CLIENT_CERT is not set")
+    load(MINIMAL | {"VAULT_CLIENT_KEY": "/certs/me.key", "VAULT_CLIENT_CERT": "/certs/me.pem"})
 
 
 def test_defaults_are_those_of_the_documentation() -> None:
@@ -227,7 +289,6 @@ def test_a_wrong_value_is_told_with_its_variable(name: str, text: str, part: str
     + [
         ("MOVE_DISTANCE", "100"),
         ("MIN_STATIC_DISTANCE", "5%"),
-        ("MESSAGE_VAULT_ORIGINS", "*"),
     ],
 )
 def test_what_a_later_version_will_do_is_not_silently_accepted(name: str, text: str) -> None:
@@ -424,7 +485,8 @@ def test_the_table_is_the_same_on_every_machine() -> None:
 
 def test_what_looks_like_a_secret_is_one() -> None:
     for field in Settings.model_fields:
-        if field.endswith(("password", "_key")):
+        # The name of a file with a key in it is no secret.
+        if field.endswith(("password", "_key", "_keys")) and field != "vault_client_key":
             assert is_secret(field), field
 
 

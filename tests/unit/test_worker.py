@@ -22,6 +22,8 @@ from vault_ml.detection import Detections
 from vault_ml.errors import (
     DecoderFailed,
     MessageTooLarge,
+    RecordingEncrypted,
+    RecordingIncomplete,
     RecordingNotFound,
     SinkUnavailable,
     UndecodableRecording,
@@ -37,7 +39,8 @@ from vault_ml.sinks.publish import Publish
 from vault_ml.telemetry.health import Health
 from vault_ml.telemetry.logs import RecordingLog, configure
 from vault_ml.telemetry.metrics import Metrics
-from vault_ml.vault.client import VaultClient
+from vault_ml.vault.client import VaultClient, VaultOptions
+from vault_ml.vault.clients import VaultClients
 from vault_ml.verdict import Verdict
 from vault_ml.worker import Worker, WorkerOptions
 
@@ -127,7 +130,8 @@ class Bench:
         producer = self.target.producer()
         account = self.vault.account
         with VaultClient(self.vault.url, account.access_key, account.secret_key) as client:
-            removals = Removals(client, outages, on_removed=metrics.removed, log=log)
+            vaults = VaultClients(client, VaultOptions())
+            removals = Removals(vaults, outages, on_removed=metrics.removed, log=log)
             options = {
                 "concurrency": 2, "max_attempts": 3, "retry": Backoff(0.01, 0.02), "drain_s": 5.0,
                 "remove": False, "remove_forwarded": False, **self.options,
@@ -260,6 +264,36 @@ def test_attempts_run_out_into_a_dead_letter_with_the_original_bytes(bench: Benc
     assert letter.headers[dead_letter.ATTEMPTS] == "3"
     assert letter.headers[dead_letter.STAGE] == "decode"
     assert letter.headers[dead_letter.REASON] == "it died"
+    assert bench.vault.has(key)
+
+
+def test_trouble_that_waiting_may_mend_burns_no_attempt_for_a_while(bench: Bench) -> None:
+    bench.pipeline.script = [RecordingIncomplete("not ready yet", patience_s=60)] * 8
+    bench.store()
+    bench.run(lambda: bench.is_settled)
+    assert len(bench.results) == 1
+    assert bench.letters == []
+    assert bench.pipeline.calls == 9
+
+
+def test_patience_ends_and_attempts_count_from_then_on(bench: Bench) -> None:
+    bench.pipeline.script = [RecordingIncomplete("not ready yet", patience_s=0.2)] * 1000
+    bench.store()
+    bench.run(lambda: bench.is_settled)
+    (letter,) = bench.letters
+    assert letter.headers[dead_letter.ATTEMPTS] == "3"
+    assert bench.pipeline.calls > 4
+
+
+def test_trouble_that_time_does_not_mend_is_given_up_sooner(bench: Bench) -> None:
+    bench.options = {"remove": True, "remove_forwarded": True}
+    bench.pipeline.script = [RecordingEncrypted("no key", max_attempts=1)]
+    key = bench.store()
+    bench.run(lambda: bench.is_settled)
+    (letter,) = bench.letters
+    assert letter.headers[dead_letter.ERROR_CLASS] == "RecordingEncrypted"
+    assert letter.headers[dead_letter.ATTEMPTS] == "1"
+    assert bench.results == []
     assert bench.vault.has(key)
 
 

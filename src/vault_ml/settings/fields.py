@@ -23,7 +23,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from vault_ml.brokers.amqp_addresses import parse_addresses
 from vault_ml.brokers.dead_letter import dead_letter_name
+from vault_ml.vault.addresses import Origins
 
 # Names that the successors of the original use. Ours, the original's, wins when both are set.
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -44,7 +46,9 @@ ALIASES: dict[str, tuple[str, ...]] = {
 
 # What the README prints where the default is computed, or depends on the machine.
 DEFAULT_TEXT: dict[str, str] = {
+    "message_vault_origins": "none with VAULT_API_URL, * without",
     "queue_dead_letter": "<QUEUE_NAME>.dlq",
+    "rabbitmq_delivery_limit": "the broker's",
     "kafka_security": "PLAINTEXT",
     "kafka_mechanism": "PLAIN, with a username",
     "model_dir": "~/.local/share/vault-ml/models",
@@ -58,7 +62,6 @@ DEFAULT_TEXT: dict[str, str] = {
 # Values that are understood but whose feature is not built. Taking them silently would be a lie.
 # Field -> value -> what to do instead.
 NOT_YET: dict[str, dict[str, str]] = {
-    "queue_system": {"rabbitmq": "use KAFKA or SQS"},
     "frame_sampling": {
         "fps": "use keyframe or exact",
         "adaptive": "use keyframe or exact",
@@ -133,6 +136,29 @@ def _distance(value: object) -> object:
     )
 
 
+def _origins(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    items = [item.strip() for item in value.split(",") if item.strip()]
+    try:
+        return Origins.parse([] if items == ["none"] else items)
+    except ValueError as error:
+        raise _wrong(f"must be {error}") from None
+
+
+def _list_of_keys(text: str) -> tuple[str, ...]:
+    """`a,b`, or a JSON list where a key holds a comma."""
+    if not text.lstrip().startswith("["):
+        return tuple(dict.fromkeys(key for key in text.split(",") if key))
+    try:
+        keys = json.loads(text)
+    except ValueError:
+        raise _wrong("looks like JSON but is not") from None
+    if any(not isinstance(key, str) or not key for key in keys):
+        raise _wrong("must be a list of texts")
+    return tuple(dict.fromkeys(keys))
+
+
 class Settings(BaseSettings):
     """What the worker runs with. Built by `load`, which also checks how values fit together."""
 
@@ -146,8 +172,8 @@ class Settings(BaseSettings):
     )
 
     # --- queue -----------------------------------------------------------------------------------
-    queue_system: Literal["KAFKA", "SQS"] = Field(
-        "KAFKA", description="The message broker: KAFKA or SQS."
+    queue_system: Literal["KAFKA", "SQS", "RABBITMQ"] = Field(
+        "KAFKA", description="The message broker: KAFKA, SQS or RABBITMQ."
     )
     queue_name: str = Field(
         min_length=1,
@@ -203,38 +229,106 @@ class Settings(BaseSettings):
         "queue's URL. Credentials come from AWS's own variables, files or roles.",
     )
     rabbitmq_host: str | None = Field(
-        None, description="RabbitMQ's address. Not used by this version."
+        None,
+        description="RabbitMQ's addresses, `host`, `host:port` or `amqps://host:port/vhost`, "
+        "several separated by commas. Required with QUEUE_SYSTEM=RABBITMQ.",
     )
     rabbitmq_exchange: str | None = Field(
-        None, description="RabbitMQ's exchange. Not used by this version."
+        None,
+        description="RabbitMQ's exchange that results are published to, with the target's name as "
+        "routing key. Empty: straight to the queue.",
     )
     rabbitmq_username: str | None = Field(
-        None, description="RabbitMQ's user name. Not used by this version."
+        None, description="RabbitMQ's user name; `guest` when unset."
     )
     rabbitmq_password: SecretStr | None = Field(
-        None, description="RabbitMQ's password. Not used by this version."
+        None, description="RabbitMQ's password; `guest` when unset."
+    )
+    rabbitmq_vhost: str | None = Field(
+        None,
+        description="RabbitMQ's virtual host. Unset: the one in RABBITMQ_HOST, or `/`.",
+    )
+    rabbitmq_ca_file: Path | None = Field(
+        None,
+        description="Authorities that sign RabbitMQ's TLS certificate, PEM. Unset: the machine's.",
+    )
+    rabbitmq_ack_timeout_s: float = Field(
+        1800.0,
+        allow_inf_nan=False,
+        ge=0,
+        description="RabbitMQ's `consumer_timeout`, seconds: it takes an event back that is not "
+        "acknowledged in this time. Work that cannot fit is refused at start. 0: it has none.",
+    )
+    rabbitmq_delivery_limit: Annotated[int | None, Field(ge=0)] = Field(
+        None,
+        description="How often RabbitMQ delivers one event before it gives up on it; 0 is without "
+        "end. Unset: what the broker's version does (20 since RabbitMQ 4, before without end). "
+        "A queue that we make gets this limit, 20 when unset.",
+    )
+    rabbitmq_management_url: str | None = Field(
+        None,
+        description="RabbitMQ's management API, such as `http://rabbitmq:15672`. With it the "
+        "queue's limits and its dead-letter exchange are checked at start.",
     )
 
     # --- vault -----------------------------------------------------------------------------------
     vault_api_url: str | None = Field(
         None,
-        description="Address of the Kerberos Vault API, with or without `/api`. Required.",
+        description="Address of the Kerberos Vault API, with or without `/api`. Required, unless "
+        "the messages bring address and keys (the Kerberos Hub pipeline).",
     )
     vault_access_key: SecretStr | None = Field(
-        None, description="Access key of your Kerberos Vault account. Required."
+        None, description="Access key of your Kerberos Vault account. Required with VAULT_API_URL."
     )
     vault_secret_key: SecretStr | None = Field(
-        None, description="Secret key of your Kerberos Vault account. Required."
+        None, description="Secret key of your Kerberos Vault account. Required with VAULT_API_URL."
     )
     vault_api_prefix: str = Field(
         "auto",
         description="Path of the API below VAULT_API_URL: `auto` finds out, `/api` and `none` "
         "switch the search off.",
     )
-    message_vault_origins: None = Field(
+    vault_ca_file: Path | None = Field(
         None,
-        description="Vault addresses that a message may name. Not in this version yet: "
-        "recordings are fetched from VAULT_API_URL only.",
+        description="Certificate authorities (PEM file) to trust besides the usual ones, for a "
+        "Vault or storage with a certificate of your company.",
+    )
+    vault_client_cert: Path | None = Field(
+        None, description="Our certificate (PEM file), for a Vault or storage that asks for one."
+    )
+    vault_client_key: Path | None = Field(
+        None,
+        description="Private key of VAULT_CLIENT_CERT (PEM file), where that file does not hold "
+        "it.",
+    )
+    message_vault_origins: Annotated[Origins | None, BeforeValidator(_origins)] = Field(
+        None,
+        description="What a message may name as the place of its recording, separated by commas: "
+        "`https://vault.example.com`, `https://*.example.com`, `*` (any public address), `none`. "
+        "Only those named here may be private addresses.",
+    )
+    recording_keys: SecretStr | None = Field(
+        None,
+        description="Keys of encrypted recordings (the Agents' AGENT_ENCRYPTION_SYMMETRIC_KEY), "
+        "separated by commas or as a JSON list; tried in this order.",
+    )
+    recording_key_missing: Literal["retry", "dead_letter"] = Field(
+        "retry",
+        description="What becomes of an encrypted recording that no key fits: `retry` tries it "
+        "again as any other trouble, `dead_letter` gives it up at once.",
+    )
+    recording_growth_timeout_s: float = Field(
+        300.0,
+        allow_inf_nan=False,
+        ge=0,
+        le=86400,
+        description="How long a recording that differs from the size its event tells, and grows, "
+        "is waited for without counting tries, seconds.",
+    )
+    fetch: Literal["auto", "whole", "ranges"] = Field(
+        "auto",
+        description="`ranges` fetches only the bytes that are looked at, `whole` the whole "
+        "recording, `auto` ranges of recordings above 1 MiB where key frames are looked at.",
     )
 
     # --- what is looked at, and how --------------------------------------------------------------
@@ -448,7 +542,8 @@ class Settings(BaseSettings):
 
     @field_validator(
         "queue_system", "kafka_mechanism", "kafka_security", "log_level", "forward_metadata_method",
-        "frame_sampling", "precision", "input_shape", "runtime", "result_profile", "log_format",
+        "recording_key_missing", "fetch", "frame_sampling", "precision", "input_shape", "runtime",
+        "result_profile", "log_format",
         mode="before",
     )  # fmt: skip
     @classmethod
@@ -469,14 +564,12 @@ class Settings(BaseSettings):
     def _auto(cls, value: object) -> object:
         return None if isinstance(value, str) and value.lower() == "auto" else value
 
-    @field_validator("message_vault_origins", mode="before")
+    @field_validator("recording_keys")
     @classmethod
-    def _origins(cls, value: object) -> None:
+    def _keys(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            raise _wrong(
-                "credentials and addresses that come in messages are not in this version yet; "
-                "unset it"
-            )
+            _list_of_keys(value.get_secret_value())
+        return value
 
     @field_validator("kafka_broker")
     @classmethod
@@ -522,7 +615,17 @@ class Settings(BaseSettings):
             raise _wrong("must be a region such as eu-west-1")
         return value
 
-    @field_validator("sqs_endpoint_url")
+    @field_validator("rabbitmq_host")
+    @classmethod
+    def _nodes(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                parse_addresses(value)
+            except ValueError as error:
+                raise _wrong(str(error)) from None
+        return value
+
+    @field_validator("sqs_endpoint_url", "rabbitmq_management_url")
     @classmethod
     def _endpoint(cls, value: str | None) -> str | None:
         if value is None:
@@ -560,6 +663,19 @@ class Settings(BaseSettings):
     def dead_letter_queue(self) -> str:
         """`QUEUE_DEAD_LETTER`, or the default made from the queue's name."""
         return self.queue_dead_letter or dead_letter_name(self.queue_name, self.queue_system)
+
+    @property
+    def origins(self) -> Origins:
+        """`MESSAGE_VAULT_ORIGINS`, or the default: all that is public where no Vault is set."""
+        if self.message_vault_origins is not None:
+            return self.message_vault_origins
+        return Origins(any_public=self.vault_api_url is None)
+
+    @property
+    def keys_of_recordings(self) -> tuple[str, ...]:
+        """`RECORDING_KEYS`, one by one."""
+        keys = self.recording_keys
+        return () if keys is None else _list_of_keys(keys.get_secret_value())
 
     @property
     def web_host_port(self) -> tuple[str, int] | None:

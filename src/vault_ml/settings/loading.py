@@ -18,7 +18,8 @@ from vault_ml.settings.fields import Settings, is_secret, names, variable
 _SHOWN_CHARACTERS = 60
 # Values of these may hold a credential that somebody put in the wrong place.
 _NOT_SHOWN = {
-    "vault_api_url", "kafka_options", "kafka_broker", "rabbitmq_host", "sqs_endpoint_url",
+    "vault_api_url", "message_vault_origins", "kafka_options", "kafka_broker", "rabbitmq_host",
+    "sqs_endpoint_url",
 }  # fmt: skip
 _REQUIRED_WHY = {
     "queue_name": "set it to the topic that Kerberos Vault writes its events to",
@@ -121,6 +122,11 @@ def notices(environ: Mapping[str, str]) -> list[str]:
         if environ.get(name, "").strip() not in {"", "0"}
     ]
     found = given(environ)
+    if not any(field in found for field in _VAULT):
+        sentences.append(
+            "VAULT_API_URL, VAULT_ACCESS_KEY and VAULT_SECRET_KEY are not set: recordings are "
+            "fetched from the Vault that each message names, as in the Kerberos Hub pipeline."
+        )
     is_on = {field: value.text.lower() in {"true", "1", "yes", "on", "y", "t"}
              for field, value in found.items()}  # fmt: skip
     if (
@@ -303,11 +309,17 @@ def _is_same_queue(one: str, other: str, system: str) -> bool:
 
 
 def _vault_contradictions(found: Mapping[str, Given]) -> dict[str, str]:
+    problems = {}
     missing = [field for field in _VAULT if field not in found]
-    if len(missing) < len(_VAULT):
-        return {field: _missing(field) for field in missing}
-    return {
-        "vault_api_url": "VAULT_API_URL, VAULT_ACCESS_KEY and VAULT_SECRET_KEY are not set; set "
-        "them to your Kerberos Vault (credentials that come in the messages, as in the Kerberos "
-        "Hub pipeline, are not in this version yet)"
-    }
+    if missing and len(missing) < len(_VAULT):
+        problems = {field: _missing(field) for field in missing}
+    origins = found.get("message_vault_origins")
+    if len(missing) == len(_VAULT) and origins is not None and origins.text == "none":
+        problems["message_vault_origins"] = (
+            "MESSAGE_VAULT_ORIGINS: is none while VAULT_API_URL, VAULT_ACCESS_KEY and "
+            "VAULT_SECRET_KEY are not set, so no recording could be fetched from anywhere; set "
+            "those, or name the Vaults that messages may name"
+        )
+    if "vault_client_key" in found and "vault_client_cert" not in found:
+        problems["vault_client_cert"] = "VAULT_CLIENT_CERT is not set though VAULT_CLIENT_KEY is"
+    return problems

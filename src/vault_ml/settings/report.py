@@ -68,6 +68,8 @@ def _shown(field: str, settings: Settings) -> str:
         return settings.dead_letter_queue
     if field == "worker_concurrency" and value is None:
         return "auto"
+    if field == "message_vault_origins":
+        return str(settings.origins)
     return _text(value)
 
 

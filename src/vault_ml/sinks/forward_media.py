@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vault_ml.sinks.port import Processed
-from vault_ml.vault.client import VaultClient
+from vault_ml.vault.clients import VaultClients
 
 
 class ForwardMedia:
@@ -15,14 +15,16 @@ class ForwardMedia:
 
     name = "forward_media"
 
-    def __init__(self, vault: VaultClient) -> None:
-        """Forward through `vault`."""
-        self._vault = vault
+    def __init__(self, vaults: VaultClients) -> None:
+        """Forward through the Vault that holds the recording."""
+        self._vaults = vaults
 
     def wants(self, processed: Processed) -> bool:
         """True when the object threshold was reached."""
         return processed.verdict.is_interesting
 
     def send(self, processed: Processed) -> None:
-        """Ask; raises as `VaultClient.forward_media`."""
-        self._vault.forward_media(processed.event.key)
+        """Ask; raises as `VaultClient.forward_media` and `VaultClients.lease`."""
+        event = processed.event
+        with self._vaults.lease(event.storage) as lease:
+            lease.run(lambda vault: vault.forward_media(event.key))

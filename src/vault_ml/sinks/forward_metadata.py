@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vault_ml.sinks.port import Processed
-from vault_ml.vault.client import VaultClient
+from vault_ml.vault.clients import VaultClients
 
 
 class ForwardMetadata:
@@ -15,9 +15,9 @@ class ForwardMetadata:
 
     name = "forward_metadata"
 
-    def __init__(self, vault: VaultClient, *, path: str, method: str) -> None:
-        """Forward through `vault` with `method` to `path` below its API root."""
-        self._vault = vault
+    def __init__(self, vaults: VaultClients, *, path: str, method: str) -> None:
+        """Forward with `method` to `path` below the API of the Vault that holds the recording."""
+        self._vaults = vaults
         self._path = path
         self._method = method
 
@@ -26,7 +26,11 @@ class ForwardMetadata:
         return processed.verdict.is_interesting
 
     def send(self, processed: Processed) -> None:
-        """Post; raises as `VaultClient.forward_metadata`."""
-        self._vault.forward_metadata(
-            processed.event.key, processed.message.body, path=self._path, method=self._method
-        )
+        """Post; raises as `VaultClient.forward_metadata` and `VaultClients.lease`."""
+        event, body = processed.event, processed.message.body
+        with self._vaults.lease(event.storage) as lease:
+            lease.run(
+                lambda vault: vault.forward_metadata(
+                    event.key, body, path=self._path, method=self._method
+                )
+            )

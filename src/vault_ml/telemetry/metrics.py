@@ -60,7 +60,14 @@ class Metrics:
             "vault_ml_in_flight", "Recordings being worked on.", registry=self.registry
         )
         self._bytes = Counter(
-            "vault_ml_fetched_bytes_total", "Bytes of recordings fetched.", registry=self.registry
+            "vault_ml_fetched_bytes_total",
+            "Bytes of recordings that came over the wire.",
+            registry=self.registry,
+        )
+        self._recording_bytes = Counter(
+            "vault_ml_recording_bytes_total",
+            "Size of the recordings that were fetched, wholly or in part, bytes.",
+            registry=self.registry,
         )
         self._removed = Counter(
             "vault_ml_removed_total", "Recordings removed from the Vault.", registry=self.registry
@@ -107,9 +114,10 @@ class Metrics:
         """Count what one of `SINKS` has confirmed."""
         self._sent.labels(_one_of(SINKS, sink)).inc()
 
-    def fetched(self, size_bytes: int) -> None:
-        """Count the bytes of a fetched recording."""
-        self._bytes.inc(size_bytes)
+    def fetched(self, fetched_bytes: int, size_bytes: int) -> None:
+        """Count a fetched recording: what came over the wire, and its size."""
+        self._bytes.inc(fetched_bytes)
+        self._recording_bytes.inc(size_bytes)
 
     def removed(self) -> None:
         """Count a removed recording."""

@@ -350,6 +350,13 @@ class Origins:
             (below if is_below else named).add(origin)
         return cls(any_public, frozenset(named), frozenset(below))
 
+    def __str__(self) -> str:
+        """As it is written in MESSAGE_VAULT_ORIGINS."""
+        texts = ["*"] if self.any_public else []
+        texts += sorted(str(origin) for origin in self.named)
+        texts += sorted(str(origin).replace("://", "://*.", 1) for origin in self.below)
+        return ",".join(texts) or "none"
+
     def reach(self, origin: Origin) -> Reach:
         """How far `origin` may lead, as a message's own word.
 

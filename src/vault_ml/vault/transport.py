@@ -173,7 +173,7 @@ class Transport:
         # exchange with a shorter one.
         self._pools = {
             reach: httpcore.ConnectionPool(
-                ssl_context=_trust(tls or TlsOptions()),
+                ssl_context=trust(tls or TlsOptions()),
                 max_connections=max_connections,
                 max_keepalive_connections=max_connections,
                 keepalive_expiry=_KEEPALIVE_S,
@@ -265,7 +265,12 @@ class Transport:
 
 
 @functools.cache  # reading the certificates takes a noticeable part of a second
-def _trust(tls: TlsOptions) -> ssl.SSLContext:
+def trust(tls: TlsOptions) -> ssl.SSLContext:
+    """Whom we believe that they are who they say, and who we are.
+
+    Raises:
+        ConfigError: a file of `tls` cannot be used.
+    """
     context = ssl.create_default_context()  # the system's: companies add their own there
     context.load_verify_locations(certifi.where())  # containers often have none
     if tls.ca_file is not None:

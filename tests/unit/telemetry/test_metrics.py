@@ -27,7 +27,7 @@ def test_what_happens_is_counted() -> None:
     metrics.outcome("retried")
     metrics.rooms({"fetch": 0.5, "decode": 0.25})
     metrics.sent("publish")
-    metrics.fetched(1000)
+    metrics.fetched(1000, 4000)
     metrics.removed()
     metrics.decoder_restarted()
     metrics.detector_restarted()
@@ -36,6 +36,7 @@ def test_what_happens_is_counted() -> None:
     assert value(metrics, "vault_ml_room_seconds_sum", room="fetch") == 0.5
     assert value(metrics, "vault_ml_sent_total", sink="publish") == 1
     assert value(metrics, "vault_ml_fetched_bytes_total") == 1000
+    assert value(metrics, "vault_ml_recording_bytes_total") == 4000
     assert value(metrics, "vault_ml_removed_total") == 1
     assert value(metrics, "vault_ml_decoder_restarts_total") == 1
     assert value(metrics, "vault_ml_detector_restarts_total") == 1
@@ -72,7 +73,7 @@ def test_what_runs_is_told_once() -> None:
 
 def test_two_workers_in_one_process_do_not_share_counters() -> None:
     one, other = Metrics(), Metrics()
-    one.fetched(5)
+    one.fetched(5, 5)
     assert value(other, "vault_ml_fetched_bytes_total") == 0
 
 
