@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 
 from connected.gate import Gate
-from contract.kafka_system import SaidLog
+from contract.said_log import SaidLog
 from vault_ml.brokers.sqs import SqsConsumer, SqsOptions, SqsProducer
 
 if TYPE_CHECKING:

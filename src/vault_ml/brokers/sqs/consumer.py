@@ -23,13 +23,13 @@ from vault_ml.brokers.sqs.leases import Leases
 from vault_ml.brokers.sqs.options import SqsOptions
 from vault_ml.brokers.sqs.queues import Queues
 from vault_ml.brokers.sqs.redrive import warn_of_redrive
-from vault_ml.brokers.sqs.translation import FOREIGN, is_no_queue, translated
+from vault_ml.brokers.sqs.translation import FOREIGN, is_no_queue, no_sqs, translated
 from vault_ml.errors import VaultMLError
 from vault_ml.telemetry.log import Log
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
-    from mypy_boto3_sqs.type_defs import MessageTypeDef
+    from mypy_boto3_sqs.type_defs import MessageTypeDef, ReceiveMessageResultTypeDef
 
 _MOST_AT_ONCE = 10  # messages that SQS gives in one answer
 _SHORT_POLL_S = 1  # the shortest that still asks all of SQS's servers
@@ -47,7 +47,13 @@ class SqsConsumer:
     """
 
     def __init__(
-        self, options: SqsOptions, queue: str, *, log: Log, max_attempts: int | None = None
+        self,
+        options: SqsOptions,
+        queue: str,
+        *,
+        log: Log,
+        max_attempts: int | None = None,
+        ahead: int = 0,
     ) -> None:
         """Start the broker threads; connecting happens there.
 
@@ -56,6 +62,8 @@ class SqsConsumer:
             queue: name or URL.
             log: told every change of state once.
             max_attempts: tries for one event; a queue that moves messages away before is warned of.
+            ahead: so many messages more than are waited for; for reading through a queue, not for
+                work. Not of a FIFO queue.
 
         Raises:
             ConfigError: there is no region, or an address that is none.
@@ -65,6 +73,7 @@ class SqsConsumer:
         self._name = sqs_name(queue)
         self._is_fifo = is_fifo(queue)
         self._max_attempts = max_attempts
+        self._ahead = ahead
         self._log = log
         self._connection = Connection(options.where, log, "consumer")
         self._poll_clients = Clients(options, read_timeout_s=options.long_poll_s + _SLACK_S)
@@ -183,9 +192,9 @@ class SqsConsumer:
         """How many messages to ask for, once any are waited for; None when we are closing."""
         with self._changed:
             while not self._is_closing:
-                count = self._waiting - len(self._ready)
-                if count > 0 and not self._is_paused and self._leases.refusal() is None:
-                    return 1 if self._is_fifo else min(count, _MOST_AT_ONCE)
+                missing = self._waiting - len(self._ready)
+                if missing > 0 and not self._is_paused and self._leases.refusal() is None:
+                    return 1 if self._is_fifo else min(missing + self._ahead, _MOST_AT_ONCE)
                 self._changed.wait(_LOOK_EVERY_S)
         return None
 
@@ -202,7 +211,7 @@ class SqsConsumer:
             return
         asked_at = time.monotonic()
         try:
-            raws = self._ask(self._poll_clients.of(self._queue), url, count, wait_s)
+            answer = self._ask(self._poll_clients.of(self._queue), url, count, wait_s)
         except FOREIGN as error:
             if is_no_queue(error):
                 self._queues.forget(self._queue)  # deleted while we were on it
@@ -210,8 +219,14 @@ class SqsConsumer:
         finally:
             self._is_short_poll = True
         self._receive_id = uuid.uuid4().hex
-        received = [self._held(raw, asked_at) for raw in raws]
+        kind = answer["ResponseMetadata"]["HTTPHeaders"].get("content-type", "")
+        if kind.startswith("text/html"):
+            raise no_sqs(self._options.where)
+        received = [self._held(raw, asked_at) for raw in answer.get("Messages", [])]
         if not received:
+            # A service that does not wait as it was asked to must not be asked without a break.
+            if time.monotonic() - asked_at < wait_s / 2:
+                self._sleep(_FIRST_PAUSE_S)
             return
         if not self._leases.hold(url, received):
             self._release(url, received)
@@ -220,10 +235,12 @@ class SqsConsumer:
             self._ready.extend(received)
             self._changed.notify_all()
 
-    def _ask(self, client: SQSClient, url: str, count: int, wait_s: int) -> list[MessageTypeDef]:
+    def _ask(
+        self, client: SQSClient, url: str, count: int, wait_s: int
+    ) -> ReceiveMessageResultTypeDef:
         # After an answer that was lost on its way, a FIFO queue gives the same messages again.
         again = {"ReceiveRequestAttemptId": self._receive_id} if self._is_fifo else {}
-        answer = client.receive_message(
+        return client.receive_message(
             QueueUrl=url,
             MaxNumberOfMessages=count,
             WaitTimeSeconds=wait_s,
@@ -236,7 +253,6 @@ class SqsConsumer:
             ],
             **again,  # type: ignore[arg-type]  # one text
         )
-        return answer.get("Messages", [])
 
     def _held(self, raw: MessageTypeDef, asked_at: float) -> Held:
         now = time.monotonic()

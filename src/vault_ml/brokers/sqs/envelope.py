@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
+from vault_ml.brokers import dead_letter
 from vault_ml.brokers.port import Message
 
 if TYPE_CHECKING:
@@ -58,13 +59,15 @@ def to_sqs(message: Message, *, fifo: bool) -> Envelope:
     Args:
         message: any.
         fifo: for a FIFO queue: with a group (messages of one are in order) and an identity (the
-            same again within five minutes is dropped by SQS).
+            same again within five minutes is dropped by SQS). A dead letter gets a group of its
+            own, so that a person who looks through them sees all, and not the first of each.
     """
     attributes: dict[str, MessageAttributeValueTypeDef] = {}
     body, encoding = _body(message.body)
     if encoding:
         attributes[BODY] = _text(encoding)
-    group = _group_id(message.key)
+    is_letter = dead_letter.DEAD_LETTERED_AT in message.headers
+    group = _group_id(None if is_letter else message.key)
     is_key_in_group = fifo and group.encode() == message.key
     if message.key is not None and not is_key_in_group:
         attributes[KEY] = _binary(message.key) if message.key else _text(_EMPTY)

@@ -298,9 +298,13 @@ class Leases:
                 translated(error, self._options.where, operation, self._queue)
             )
             return None
+        # Only what is said to have gone through has: see `no_sqs`.
+        done = {entry["Id"] for entry in answer.get("Successful", [])}
+        codes = {entry["Id"]: entry["Code"] for entry in answer.get("Failed", [])}
         failed = {
-            batch[int(entry["Id"])].receipt: (batch[int(entry["Id"])], entry["Code"])
-            for entry in answer.get("Failed", [])
+            held.receipt: (held, codes.get(str(number), ""))
+            for number, held in enumerate(batch)
+            if str(number) not in done
         }
         if self._failing in ("", operation):
             self._failing = ""

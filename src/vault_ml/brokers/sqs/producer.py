@@ -12,7 +12,7 @@ from vault_ml.brokers.sqs.connection import Connection, unavailable_in_time
 from vault_ml.brokers.sqs.envelope import Envelope, size_bytes, to_sqs
 from vault_ml.brokers.sqs.options import SqsOptions
 from vault_ml.brokers.sqs.queues import Queues
-from vault_ml.brokers.sqs.translation import FOREIGN, code_of, is_no_queue, translated
+from vault_ml.brokers.sqs.translation import FOREIGN, code_of, is_no_queue, no_sqs, translated
 from vault_ml.errors import BrokerUnavailable, ConfigError, MessageTooLarge, VaultMLError
 from vault_ml.telemetry.log import Log
 
@@ -90,9 +90,11 @@ class SqsProducer:
     def _send(self, destination: str, sending: Envelope) -> None:
         url = self._queues.url(destination)
         try:
-            self._clients.of(destination).send_message(QueueUrl=url, **sending)
+            answer = self._clients.of(destination).send_message(QueueUrl=url, **sending)
         except FOREIGN as error:
             raise self._translated(error, destination, sending) from error
+        if "MessageId" not in answer:
+            raise no_sqs(self._options.where)
 
     def _translated(self, error: Exception, destination: str, sending: Envelope) -> VaultMLError:
         name = sqs_name(destination)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vault_ml.brokers.queue_names import is_fifo, is_url
 from vault_ml.brokers.sqs.clients import Clients
-from vault_ml.brokers.sqs.translation import FOREIGN, code_of, is_no_queue, translated
+from vault_ml.brokers.sqs.translation import FOREIGN, code_of, is_no_queue, no_sqs, translated
 from vault_ml.errors import BrokerUnavailable, ConfigError, CredentialsRejected
 from vault_ml.telemetry.log import Log
 
@@ -75,11 +75,13 @@ class Queues:
         """
         if is_url(queue):
             try:
-                self._clients.of(queue).get_queue_attributes(
+                answer = self._clients.of(queue).get_queue_attributes(
                     QueueUrl=queue, AttributeNames=["QueueArn"]
                 )
             except FOREIGN as error:
                 raise self._translated(error, "GetQueueAttributes", queue) from error
+            if "QueueArn" not in answer.get("Attributes", {}):
+                raise no_sqs(self._where)
         else:
             self._find(queue)
 
@@ -105,11 +107,14 @@ class Queues:
 
     def _find(self, queue: str) -> str | None:
         try:
-            return self._clients.of(queue).get_queue_url(QueueName=queue)["QueueUrl"]
+            answer = self._clients.of(queue).get_queue_url(QueueName=queue)
         except FOREIGN as error:
             if is_no_queue(error):
                 return None
             raise self._translated(error, "GetQueueUrl", queue) from error
+        if not answer.get("QueueUrl"):
+            raise no_sqs(self._where)
+        return answer["QueueUrl"]
 
     def _make(self, queue: str) -> str:
         attributes: dict[QueueAttributeNameType, str] = {
@@ -118,11 +123,13 @@ class Queues:
         if is_fifo(queue):
             attributes["FifoQueue"] = "true"
         try:
-            url = self._clients.of(queue).create_queue(QueueName=queue, Attributes=attributes)
+            answer = self._clients.of(queue).create_queue(QueueName=queue, Attributes=attributes)
         except FOREIGN as error:
             raise self._not_made(error, queue) from error
+        if not answer.get("QueueUrl"):
+            raise no_sqs(self._where)
         self._log.info("queue_created", queue=queue, broker=self._where)
-        return url["QueueUrl"]
+        return answer["QueueUrl"]
 
     def _not_made(self, error: Exception, queue: str) -> Exception:
         code = code_of(error)

@@ -62,6 +62,15 @@ def is_no_queue(error: Exception) -> bool:
     return code_of(error) in _NO_QUEUE
 
 
+def no_sqs(where: str) -> BrokerUnavailable:
+    """For an answer that boto3 takes for a good one, though nothing of SQS is in it.
+
+    boto3 reads the greeting page of any web server as a success without content. A result that
+    was "sent" to such a page would be lost.
+    """
+    return BrokerUnavailable(f"{where} answers, but not as SQS does; check SQS_ENDPOINT_URL.")
+
+
 def translated(error: Exception, where: str, operation: str, queue: str) -> VaultMLError:
     """Our error for one of boto3's.
 
@@ -76,7 +85,7 @@ def translated(error: Exception, where: str, operation: str, queue: str) -> Vaul
     if isinstance(error, BotoCoreError):
         return _of_library(error, where)
     if isinstance(error, ResponseParserError):
-        return BrokerUnavailable(f"{where} answers, but not as SQS does; check SQS_ENDPOINT_URL.")
+        return no_sqs(where)
     return ConfigError(f"{where} is no address that can be called; check SQS_ENDPOINT_URL.")
 
 
