@@ -9,9 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vault_ml.brokers.port import Consumer, Producer
+from vault_ml.brokers.browsing import HoldingBrowser
+from vault_ml.brokers.desk import Desk
+from vault_ml.brokers.port import Browser, Consumer, Producer
 from vault_ml.settings import Settings
 from vault_ml.telemetry.logs import Logger
+
+# A person waits: without a word of the broker for so long, dead letters are not read on.
+_ANSWER_S = 10.0
+# A request that waits a second asks all of SQS's servers; one more for the way.
+_SQS_QUIET_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +29,13 @@ class Broker:
         where: names it in a sentence.
         producer: makes a producer.
         consumer: makes a consumer of QUEUE_NAME for so many recordings in flight.
+        browser: makes a browser of the queue of this name.
     """
 
     where: str
     producer: Callable[[], Producer]
     consumer: Callable[[int], Consumer]
+    browser: Callable[[str], Browser]
 
 
 def broker_for(chosen: Settings, log: Logger) -> Broker:
@@ -38,8 +47,23 @@ def broker_for(chosen: Settings, log: Logger) -> Broker:
     return _BROKERS[chosen.queue_system](chosen, log)
 
 
+def dead_letter_desk(chosen: Settings, log: Logger) -> Desk:
+    """The dead letters of QUEUE_NAME, on a desk. Nothing connects before it is used; close it.
+
+    Raises:
+        ConfigError: as `broker_for`.
+    """
+    broker = broker_for(chosen, log)
+    return Desk(
+        broker.browser(chosen.dead_letter_queue),
+        broker.producer,
+        queue=chosen.queue_name,
+        dead_letter_queue=chosen.dead_letter_queue,
+    )
+
+
 def _kafka(chosen: Settings, log: Logger) -> Broker:
-    from vault_ml.brokers.kafka import KafkaConsumer, KafkaOptions, KafkaProducer
+    from vault_ml.brokers.kafka import KafkaBrowser, KafkaConsumer, KafkaOptions, KafkaProducer
 
     password = chosen.kafka_password
     options = KafkaOptions(
@@ -61,6 +85,7 @@ def _kafka(chosen: Settings, log: Logger) -> Broker:
             prefetch=in_flight,
             window=max(1000, in_flight * 50),
         ),
+        browser=lambda queue: KafkaBrowser(options, queue, log=log, timeout_s=_ANSWER_S),
     )
 
 
@@ -78,6 +103,9 @@ def _sqs(chosen: Settings, log: Logger) -> Broker:
         # It fetches nothing ahead, so it need not know how much is in flight.
         consumer=lambda _in_flight: SqsConsumer(
             options, chosen.queue_name, log=log, max_attempts=chosen.retry_max_attempts
+        ),
+        browser=lambda queue: HoldingBrowser(
+            lambda: SqsConsumer(options, queue, log=log), quiet_s=_SQS_QUIET_S
         ),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 from vault_ml.brokers.port import Consumer, Delivery
 
@@ -29,7 +29,7 @@ class HoldingBrowser:
         self._quiet_s = quiet_s
         self._consumer: Consumer | None = None
 
-    def deliveries(self) -> Iterator[Delivery]:
+    def deliveries(self) -> Generator[Delivery]:
         """As the port says. To be read once."""
         if self._consumer is not None:
             raise RuntimeError("a browser reads its queue once")

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from vault_ml.brokers import dead_letter
@@ -30,11 +31,13 @@ class Looked:
     Attributes:
         selected: the letters that are meant, oldest first.
         seen: how many letters were looked at.
+        elsewhere: how many would be meant, had they come from the queue that is meant.
         is_all: False when the limit was reached before the end of the queue.
     """
 
     selected: Sequence[Letter]
     seen: int
+    elsewhere: int
     is_all: bool
 
 
@@ -97,16 +100,20 @@ class Desk:
             BrokerUnavailable, ConfigError: as `Browser.deliveries`.
         """
         selected: list[Letter] = []
-        seen = 0
-        for delivery in self._browser.deliveries():
-            if limit is not None and len(selected) >= limit:
-                return Looked(_oldest_first(selected), seen, is_all=False)
-            seen += 1
-            on_seen(seen)
-            letter = read(delivery)
-            if selection.fits(letter):
-                selected.append(letter)
-        return Looked(_oldest_first(selected), seen, is_all=True)
+        seen = elsewhere = 0
+        from_anywhere = replace(selection, queue=None)
+        with closing(self._browser.deliveries()) as deliveries:
+            for delivery in deliveries:
+                if limit is not None and len(selected) >= limit:
+                    return Looked(_oldest_first(selected), seen, elsewhere, is_all=False)
+                seen += 1
+                on_seen(seen)
+                letter = read(delivery)
+                if selection.fits(letter):
+                    selected.append(letter)
+                elif from_anywhere.fits(letter):
+                    elsewhere += 1
+        return Looked(_oldest_first(selected), seen, elsewhere, is_all=True)
 
     def redrive(self, letters: Iterable[Letter]) -> Iterator[Done]:
         """Send events back to the queue, bytes and key as they came; yields what is through.

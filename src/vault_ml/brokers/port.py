@@ -6,7 +6,7 @@ acknowledgements) stays inside the adapter, with its broker thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -140,7 +140,7 @@ class Browser(Protocol):
     them until it is closed.
     """
 
-    def deliveries(self) -> Iterator[Delivery]:
+    def deliveries(self) -> Generator[Delivery]:
         """Every message that is there, once, oldest first where the broker keeps an order.
 
         `ack` takes a message out of the queue for good. Whatever is not acked stays, unchanged and

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
-from vault_ml.cli import models
+from vault_ml.cli import dlq, models
 from vault_ml.cli.check import check
 from vault_ml.cli.config import config
 from vault_ml.cli.convert import convert
@@ -36,7 +37,12 @@ app.command("demo")(demo)
 app.command("check")(check)
 app.command("config")(config)
 app.command("convert")(convert)
+app.add_typer(dlq.app, name="dlq")
 app.add_typer(models.app, name="models")
+
+# Options and commands that are none. Typer has click's classes, from click or from a copy of its
+# own; this is the one that all of them inherit from: ClickException.
+_WRONG_WORDS: Any = typer.BadParameter.__bases__[0].__bases__[0]
 
 
 @app.command("version")
@@ -65,4 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 0
     except typer.Exit as stop:
         code = stop.exit_code
+    except _WRONG_WORDS as error:
+        error.show()
+        code = 2
     sys.exit(code)

@@ -26,6 +26,21 @@ def progress(what: str, total: int) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
+def counter(what: str) -> Iterator[Callable[[int], None]]:
+    """Yield a function to call with the number of pieces so far, when nobody knows the end."""
+    if not sys.stderr.isatty():
+        yield lambda _count: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description} {task.completed}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda count: bar.update(task, completed=count)
+
+
+@contextmanager
 def download_progress(what: str) -> Iterator[Callable[[str, int, int], None]]:
     """Yield a function to call with a file's name, its bytes so far and its bytes in all."""
     if not sys.stderr.isatty():

@@ -13,7 +13,7 @@ See docs/adr/0011-dead-letters-on-kafka.md.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
@@ -64,7 +64,7 @@ class KafkaBrowser:
         self._pool = ThreadPoolExecutor(_MARKS_AT_ONCE, thread_name_prefix="kafka-marks")
         self._is_closed = False
 
-    def deliveries(self) -> Iterator[LetterDelivery]:
+    def deliveries(self) -> Generator[LetterDelivery]:
         """As the port says; by partition, and in each in order."""
         if not self._cluster.has_topic(self.topic, self._timeout_s):
             return
