@@ -14,7 +14,7 @@ from vault_ml.brokers.dead_letter import DeadLetters
 from vault_ml.brokers.desk import Desk
 from vault_ml.brokers.letter_selection import Selection
 from vault_ml.brokers.memory import MemoryBroker
-from vault_ml.brokers.port import Message, Outgoing, SettlementLost
+from vault_ml.brokers.port import Message, SettlementLost
 from vault_ml.errors import BrokerUnavailable, ConfigError, MalformedEvent, RecordingNotFound
 
 QUEUE, DEAD = "ml-queue", "ml-queue.dlq"
@@ -127,7 +127,7 @@ def test_letter_that_the_broker_does_not_let_go_is_told() -> None:
     desk = desk_of(broker)
     (letter,) = desk.look(Selection()).selected
 
-    def lost(_publishing: Sequence[Outgoing] = ()) -> Future[None]:
+    def lost(_publishing: Sequence[tuple[str, Message]] = ()) -> Future[None]:
         future: Future[None] = Future()
         future.set_exception(SettlementLost("taken back"))
         return future

@@ -21,7 +21,7 @@ from vault_ml.brokers.letter import (
     shown_headers,
 )
 from vault_ml.brokers.letter_selection import Selection, parse_time
-from vault_ml.brokers.port import Message, Outgoing
+from vault_ml.brokers.port import Message
 
 KEY = "youruser/1630567595_6-967003_highway4_200-200-400-400_24_769.mp4"
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -37,7 +37,7 @@ class Lying:
     first_received_at: float = 0.0
     settled: list[str] = field(default_factory=list)
 
-    def ack(self, publishing: Sequence[Outgoing] = ()) -> Future[None]:
+    def ack(self, publishing: Sequence[tuple[str, Message]] = ()) -> Future[None]:
         raise AssertionError
 
     def retry(self, after_s: float, *, burn_attempt: bool = True) -> None:
