@@ -7,7 +7,7 @@ function only, so a worker needs the library of its own broker and no other.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vault_ml.brokers.browsing import HoldingBrowser
 from vault_ml.brokers.desk import Desk
@@ -19,6 +19,10 @@ from vault_ml.telemetry.logs import Logger
 _ANSWER_S = 10.0
 # A request that waits a second asks all of SQS's servers; one more for the way.
 _SQS_QUIET_S = 3.0
+# RabbitMQ pushes what there is.
+_RABBITMQ_QUIET_S = 2.0
+# For publishing the result and asking the Vault to forward.
+_RABBITMQ_SINKS_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +114,59 @@ def _sqs(chosen: Settings, log: Logger) -> Broker:
     )
 
 
-# One row per broker. RabbitMQ's goes here.
+def _rabbitmq(chosen: Settings, log: Logger) -> Broker:
+    from vault_ml.brokers.rabbitmq import (
+        BROWSE,
+        RabbitConsumer,
+        RabbitOptions,
+        RabbitProducer,
+        check_limits,
+    )
+
+    username, password = chosen.rabbitmq_username, chosen.rabbitmq_password
+    options = RabbitOptions(
+        chosen.rabbitmq_host or "",
+        username=username or "guest",
+        password=password.get_secret_value() if password else "guest",
+        vhost=chosen.rabbitmq_vhost or "",
+        exchange=chosen.rabbitmq_exchange or "",
+        dead_letter=chosen.dead_letter_queue,
+        ca_file=str(chosen.rabbitmq_ca_file or ""),
+        ack_timeout_s=chosen.rabbitmq_ack_timeout_s,
+        delivery_limit=chosen.rabbitmq_delivery_limit,
+        management_url=chosen.rabbitmq_management_url or "",
+    )
+    # The work on one recording, outages aside: those are waited out, and leases renewed meanwhile.
+    work_s = (
+        chosen.recording_timeout_s
+        + chosen.decode_timeout_s
+        + chosen.detector_timeout_s
+        + _RABBITMQ_SINKS_S
+    )
+
+    def consumer(in_flight: int) -> Consumer:
+        limits = check_limits(options, chosen.queue_name, work_s, log=log)
+        return RabbitConsumer(
+            options, chosen.queue_name, log=log, prefetch=in_flight, limits=limits
+        )
+
+    letters = replace(options, dead_letter="", exchange="")
+    return Broker(
+        where=options.where,
+        producer=lambda: RabbitProducer(
+            options, log=log, by_exchange=[chosen.queue_target] if chosen.queue_target else []
+        ),
+        consumer=consumer,
+        browser=lambda queue: HoldingBrowser(
+            lambda: RabbitConsumer(letters, queue, log=log, prefetch=BROWSE),
+            quiet_s=_RABBITMQ_QUIET_S,
+        ),
+    )
+
+
+# One row per broker.
 _BROKERS: dict[str, Callable[[Settings, Logger], Broker]] = {
     "KAFKA": _kafka,
     "SQS": _sqs,
+    "RABBITMQ": _rabbitmq,
 }

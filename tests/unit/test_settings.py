@@ -245,7 +245,7 @@ def test_all_problems_are_told_at_once_one_line_each() -> None:
         ("CONFIDENCE_THRESHOLD", "nan", "must be a number"),
         ("CLASSIFICATION_THRESHOLD", "50%", "CLASSIFICATION_THRESHOLD: must be a number"),
         ("FORWARDING_OBJECT_THRESHOLD", "-1", "at least 0"),
-        ("QUEUE_SYSTEM", "NATS", "must be one of KAFKA, SQS (it is 'NATS')"),
+        ("QUEUE_SYSTEM", "NATS", "must be one of KAFKA, SQS, RABBITMQ (it is 'NATS')"),
         ("KAFKA_MECHANISM", "MD5", "SCRAM-SHA-256"),
         ("KAFKA_SECURITY", "TLS", "SASL_SSL"),
         ("KAFKA_BROKER", "kafka:9092,", "host:port"),
@@ -274,6 +274,13 @@ def test_all_problems_are_told_at_once_one_line_each() -> None:
         ("SQS_VISIBILITY_S", "1", "at least 2"),
         ("SQS_VISIBILITY_S", "43201", "at most 43200"),
         ("AWS_DEFAULT_REGION", "Ireland", "eu-west-1"),
+        ("RABBITMQ_HOST", "amqp://me:canary@mq", "RABBITMQ_USERNAME and RABBITMQ_PASSWORD"),
+        ("QUEUE_HOST", "http://mq", "amqp(s)://host:port/vhost"),
+        ("RABBITMQ_HOST", "mq:99999", "host:port"),
+        ("RABBITMQ_HOST", "amqp://a/one,amqp://b/two", "RABBITMQ_VHOST"),
+        ("RABBITMQ_MANAGEMENT_URL", "http://me:canary@mq:15672", "without user"),
+        ("RABBITMQ_ACK_TIMEOUT_S", "-1", "at least 0"),
+        ("RABBITMQ_DELIVERY_LIMIT", "many", "whole number"),
     ],
 )
 def test_a_wrong_value_is_told_with_its_variable(name: str, text: str, part: str) -> None:
@@ -542,3 +549,26 @@ def test_queues_of_one_name_in_two_accounts_are_two_queues() -> None:
     other = "https://sqs.eu-west-1.amazonaws.com/999999999999/q"
     environ = SQS | {"QUEUE_NAME": URL + "q", "QUEUE_TARGET": other}
     assert load(environ).queue_target == other
+
+
+RABBITMQ = {name: text for name, text in MINIMAL.items() if name != "KAFKA_BROKER"} | {
+    "QUEUE_SYSTEM": "RabbitMQ",
+    "RABBITMQ_HOST": "rabbitmq.rabbitmq:5672",
+}
+
+
+def test_rabbitmq_needs_its_host_and_no_variable_of_kafka() -> None:
+    settings = load(RABBITMQ)
+    assert (settings.queue_system, settings.dead_letter_queue) == ("RABBITMQ", "ml-queue.dlq")
+    assert (settings.rabbitmq_ack_timeout_s, settings.rabbitmq_delivery_limit) == (1800.0, None)
+    (line,) = problems({**RABBITMQ, "RABBITMQ_HOST": ""})
+    assert line == "RABBITMQ_HOST is not set; set it to the address of your RabbitMQ, host:port"
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [("RABBITMQ_USERNAME", "RABBITMQ_PASSWORD"), ("QUEUE_PASSWORD", "RABBITMQ_USERNAME")],
+)
+def test_half_a_login_of_rabbitmq_is_told(given: str, missing: str) -> None:
+    (line,) = problems(RABBITMQ | {given: "x"})
+    assert line.startswith(f"{missing} is not set though RABBITMQ_")

@@ -19,11 +19,12 @@ _SHOWN_CHARACTERS = 60
 # Values of these may hold a credential that somebody put in the wrong place.
 _NOT_SHOWN = {
     "vault_api_url", "message_vault_origins", "kafka_options", "kafka_broker", "rabbitmq_host",
-    "sqs_endpoint_url",
+    "sqs_endpoint_url", "rabbitmq_management_url",
 }  # fmt: skip
 _REQUIRED_WHY = {
     "queue_name": "set it to the topic that Kerberos Vault writes its events to",
     "kafka_broker": "set it to the address of your Kafka broker, host:port",
+    "rabbitmq_host": "set it to the address of your RabbitMQ, host:port",
     "vault_api_url": "set it to the address of the Kerberos Vault API",
     "vault_access_key": "set it to the access key of your Kerberos Vault account",
     "vault_secret_key": "set it to the secret key of your Kerberos Vault account",
@@ -294,10 +295,24 @@ def _sqs_contradictions(found: Mapping[str, Given]) -> dict[str, str]:
     return problems
 
 
+def _rabbitmq_contradictions(found: Mapping[str, Given]) -> dict[str, str]:
+    problems: dict[str, str] = {}
+    if "rabbitmq_host" not in found:
+        problems["rabbitmq_host"] = _missing("rabbitmq_host")
+    for is_set, missing in (
+        ("rabbitmq_username", "rabbitmq_password"),
+        ("rabbitmq_password", "rabbitmq_username"),
+    ):
+        if is_set in found and missing not in found:
+            problems[missing] = f"{variable(missing)} is not set though {variable(is_set)} is"
+    return problems
+
+
 # One entry per broker: what is wrong between its own settings, by field.
 _PROBLEMS_OF_SYSTEM: dict[str, Callable[[Mapping[str, Given]], dict[str, str]]] = {
     "KAFKA": _kafka_contradictions,
     "SQS": _sqs_contradictions,
+    "RABBITMQ": _rabbitmq_contradictions,
 }
 
 

@@ -1,7 +1,7 @@
 """RabbitMQ, through pika.
 
-`addresses` and `options` say how it is reached, `link` is a thread that owns a connection, `status`
-puts its troubles into sentences, `topology` finds or makes queues, `limits` holds the broker's
+`options` says how it is reached, `link` is a thread that owns a connection, `status` puts its
+troubles into sentences, `topology` finds or makes queues, `limits` holds the broker's
 patience against ours, `wire` is what a message looks like in AMQP, `leases` keeps the books of
 what is in our hands, `consumer` and `producer` are the two halves of the port.
 

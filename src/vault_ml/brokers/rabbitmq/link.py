@@ -16,7 +16,7 @@ import pika
 from pika.adapters.select_connection import IOLoop
 
 from vault_ml.backoff import Backoff
-from vault_ml.brokers.rabbitmq.addresses import Address
+from vault_ml.brokers.amqp_addresses import Address
 from vault_ml.brokers.rabbitmq.options import RabbitOptions
 from vault_ml.brokers.rabbitmq.status import Status
 from vault_ml.errors import VaultMLError

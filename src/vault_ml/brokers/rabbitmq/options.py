@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pika
 
-from vault_ml.brokers.rabbitmq.addresses import Address, parse_addresses
+from vault_ml.brokers.amqp_addresses import Address, parse_addresses
 from vault_ml.errors import ConfigError
 
 # How long a node may take to accept a connection, and to log us in.

@@ -48,7 +48,8 @@ class Topology:
         with self._connected() as connection:
             if self._exists(connection, queue):
                 return False
-            arguments: dict[str, Any] = {}
+            # Without a place for dead letters nothing may be given up, or it would be dropped.
+            arguments: dict[str, Any] = {"x-delivery-limit": _NO_LIMIT}
             limit = self._options.delivery_limit
             if self._options.dead_letter:
                 # First where dead letters go, or the first one would be dropped.
