@@ -27,10 +27,12 @@ def frame(timestamp_s: object = 0.0, size_wh: object = (96, 64)) -> dict[str, ob
 
 def test_frames_get_their_place_in_the_memory_and_their_letterbox(shared: SharedFrames) -> None:
     shared.pixels[1] = 7
-    frames, duration_s = checked(
+    seen = checked(
         {"frames": [frame(0, (96, 64)), frame(1.5, (64, 96))], "duration_s": 2.0}, shared, LIMITS
     )
-    assert duration_s == 2.0
+    frames = seen.frames
+    assert seen.duration_s == 2.0
+    assert not seen.is_partial
     assert [(f.index, f.timestamp_s, f.size_wh) for f in frames] == [
         (0, 0.0, (96, 64)),
         (1, 1.5, (64, 96)),
@@ -40,7 +42,14 @@ def test_frames_get_their_place_in_the_memory_and_their_letterbox(shared: Shared
 
 
 def test_an_unknown_duration_is_none(shared: SharedFrames) -> None:
-    assert checked({"frames": [frame()]}, shared, LIMITS)[1] is None
+    assert checked({"frames": [frame()]}, shared, LIMITS).duration_s is None
+
+
+@pytest.mark.parametrize(("said", "partial"), [(True, True), (False, False), ("yes", False)])
+def test_a_recording_that_was_cut_off_is_partial(
+    shared: SharedFrames, said: object, partial: bool
+) -> None:
+    assert checked({"frames": [frame()], "is_partial": said}, shared, LIMITS).is_partial is partial
 
 
 @pytest.mark.parametrize("reason", list(Reason))

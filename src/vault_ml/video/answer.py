@@ -6,6 +6,7 @@ The child parses hostile bytes; whoever takes it over can send anything, but no 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from vault_ml.geometry import Letterbox
@@ -21,9 +22,22 @@ class Nonsense(Exception):
     """A child answered with something that an honest one never says."""
 
 
-def checked(
-    answer: Mapping[str, Any], shared: SharedFrames, limits: DecodeLimits
-) -> tuple[tuple[Frame, ...], float | None]:
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a child saw of a recording.
+
+    Attributes:
+        frames: in order of time; at least one.
+        duration_s: presentation time of all that is there, seconds; None where unknown.
+        is_partial: the recording was cut off, or is damaged from some place on.
+    """
+
+    frames: tuple[Frame, ...]
+    duration_s: float | None
+    is_partial: bool
+
+
+def checked(answer: Mapping[str, Any], shared: SharedFrames, limits: DecodeLimits) -> Seen:
     """Believe a child's answer only where it can be true.
 
     Raises:
@@ -48,7 +62,11 @@ def checked(
         letterbox = Letterbox.fit((width, height), shared.net_wh)
         frames.append(Frame(index, timestamp_s, letterbox, shared.pixels[index]))
     duration_s = answer.get("duration_s")
-    return tuple(frames), None if duration_s is None else _number(duration_s)
+    return Seen(
+        tuple(frames),
+        None if duration_s is None else _number(duration_s),
+        answer.get("is_partial") is True,
+    )
 
 
 def _refusal(answer: Mapping[str, Any]) -> Refused:

@@ -148,7 +148,11 @@ class _Decoder:
                     self._held.append(picture)
             if not looked_at:
                 raise Refused(Reason.NOTHING_DECODES)
-            return {"frames": looked_at, "duration_s": reader.duration_s}
+            return {
+                "frames": looked_at,
+                "duration_s": reader.duration_s,
+                "is_partial": reader.is_partial,
+            }
 
     def _ask(self, offset: int, size: int) -> bool:
         """Have the parent put bytes into the sparse copy."""

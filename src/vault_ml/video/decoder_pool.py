@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 
 from vault_ml.child import Child, ChildGone, ChildStuck
 from vault_ml.errors import ConfigError, DecoderFailed, RecordingTooLarge
-from vault_ml.video.answer import Nonsense, checked
-from vault_ml.video.frame import Frame
+from vault_ml.video.answer import Nonsense, Seen, checked
 from vault_ml.video.limits import DecodeLimits, Reason, Refused, error_for
 from vault_ml.video.sampling import Sampling
 from vault_ml.video.shared_frames import SharedFrames
@@ -106,26 +105,32 @@ class DecodedRecording:
     Attributes:
         frames: in order of time; their pixels are views of `shared`.
         shared: the memory, to be handed to the detector.
-        duration_s: presentation time of the whole recording, seconds.
+        duration_s: presentation time of all that is there, seconds.
+        partial: the recording was cut off, or is damaged from some place on.
         bytes_read: how many bytes of the recording were fetched; all of them for a descriptor.
     """
 
     def __init__(
         self,
-        frames: tuple[Frame, ...],
+        seen: Seen,
         shared: SharedFrames,
-        duration_s: float | None,
         bytes_read: int,
         pool: DecoderPool,
         worker: _Worker | None,
     ) -> None:
         """Own `shared`, and the lease of `worker` where pictures are kept."""
-        self.frames = frames
+        self.frames = seen.frames
         self.shared = shared
-        self.duration_s = duration_s
+        self.duration_s = seen.duration_s
+        self.partial = seen.is_partial
         self.bytes_read = bytes_read
         self._pool = pool
         self._worker = worker
+
+    @property
+    def seconds_covered(self) -> float | None:
+        """How much of the recording there is to look at, where it was cut off; else None."""
+        return self.duration_s if self.partial else None
 
     def picture(self, index: int) -> NDArray[np.uint8]:
         """The whole of frame `index`: (h, w, 3) uint8 RGB at the original size, upright.
@@ -256,7 +261,7 @@ class DecoderPool:
                 copy = stack.enter_context(SparseCopy(source))
                 fd, job["sparse_bytes"] = copy.fd, copy.size_bytes
             worker = self._lease()
-            looked_at, duration_s = self._ask_to_decode(worker, job, (fd, shared.fd), copy, shared)
+            seen = self._ask_to_decode(worker, job, (fd, shared.fd), copy, shared)
             if copy is not None:
                 bytes_read = copy.bytes_read
                 copy.close()
@@ -264,7 +269,7 @@ class DecoderPool:
                 self.release(worker)
             stack.pop_all()
             return DecodedRecording(
-                looked_at, shared, duration_s, bytes_read, self, worker if keep_pictures else None
+                seen, shared, bytes_read, self, worker if keep_pictures else None
             )
 
     def _ask_to_decode(
@@ -274,7 +279,7 @@ class DecoderPool:
         fds: Sequence[int],
         copy: SparseCopy | None,
         shared: SharedFrames,
-    ) -> tuple[tuple[Frame, ...], float | None]:
+    ) -> Seen:
         """What a leased child sees; where it sees nothing, the lease ends here."""
         try:
             answer = worker.ask({"decode": job}, fds, self.limits.max_seconds, copy)

@@ -25,7 +25,7 @@ from av.stream import Disposition
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from vault_ml.video import boxes
+from vault_ml.video import boxes, claimed_length
 from vault_ml.video.boxes import Outline, may_be_mp4, outline
 from vault_ml.video.files import Beginning, SeekableFile, read_at
 from vault_ml.video.limits import DecodeLimits, Reason, Refused
@@ -140,7 +140,7 @@ class Demuxer:
     @property
     def is_partial(self) -> bool:
         """True where the recording was cut off, or is damaged from some place on."""
-        return self.is_damaged or (self._outline is not None and self._outline.is_cut)
+        return self.is_damaged or self._is_cut
 
     @property
     def is_still(self) -> bool:
@@ -179,13 +179,15 @@ class Demuxer:
         size = file.seek(0, os.SEEK_END)
         if size == 0:
             raise Refused(Reason.EMPTY)
-        start = read_at(file, 0, max(MAGIC_BYTES, boxes.MAGIC_BYTES))
+        start = read_at(file, 0, max(claimed_length.HEADER_BYTES, MAGIC_BYTES, boxes.MAGIC_BYTES))
+        self._is_cut = (claimed_length.claimed_length(start) or 0) > size
         if may_be_photo(start):
             header = read_at(file, 0, HEADER_BYTES)
             self.check_pixels(*(claimed_size_wh(header) or (0, 0)))
         if not may_be_mp4(start):
             return file, None
         found = outline(partial(read_at, file), size, self._limits)
+        self._is_cut = found.is_cut
         if found.usable_bytes < size:
             return Beginning(file, found.usable_bytes), found
         return file, found
