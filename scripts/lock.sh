@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 uv=${UV:-uv}
 compile=("$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command scripts/lock.sh)
-"${compile[@]}" "$@" pyproject.toml --extra all -o requirements/run.txt
-"${compile[@]}" "$@" pyproject.toml --extra all --extra dev -c requirements/run.txt -o requirements/dev.txt
+# The larger list first: what is tested is what runs. (ministack wants one exact botocore.)
+"${compile[@]}" "$@" pyproject.toml --extra all --extra dev -o requirements/dev.txt
+"${compile[@]}" "$@" pyproject.toml --extra all -c requirements/dev.txt -o requirements/run.txt
 printf 'hatchling\neditables\nsetuptools\nwheel\n' | "${compile[@]}" "$@" - -o requirements/build.txt
