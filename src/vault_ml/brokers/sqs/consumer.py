@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from vault_ml.brokers.queue_names import is_fifo, sqs_name
 from vault_ml.brokers.sqs import envelope
 from vault_ml.brokers.sqs.clients import Clients, within
-from vault_ml.brokers.sqs.connection import Connection, unavailable_in_time
+from vault_ml.brokers.sqs.connection import Connection, State, unavailable_in_time
 from vault_ml.brokers.sqs.delivery import Held, SqsDelivery
 from vault_ml.brokers.sqs.leases import Leases
 from vault_ml.brokers.sqs.options import SqsOptions
@@ -157,8 +157,8 @@ class SqsConsumer:
             )
 
     def _raise_trouble(self) -> None:
-        if self._crash is not None:
-            raise RuntimeError("the SQS broker thread died") from self._crash
+        if crash := self._crash or self._leases.crash:
+            raise RuntimeError("the SQS broker thread died") from crash
         if refusal := self._connection.refusal() or self._leases.refusal():
             raise refusal
 
@@ -192,6 +192,8 @@ class SqsConsumer:
         """How many messages to ask for, once any are waited for; None when we are closing."""
         with self._changed:
             while not self._is_closing:
+                if self._connection.refusal() is not None:
+                    return 1  # nobody waits while we are refused; how else to learn that it ended?
                 missing = self._waiting - len(self._ready)
                 if missing > 0 and not self._is_paused and self._leases.refusal() is None:
                     return 1 if self._is_fifo else min(missing + self._ahead, _MOST_AT_ONCE)
@@ -203,10 +205,9 @@ class SqsConsumer:
             self._changed.wait_for(lambda: self._is_closing, seconds)
 
     def _poll(self, url: str, count: int) -> None:
-        self._is_short_poll = self._leases.in_hand() > 0
-        wait_s = min(_SHORT_POLL_S, self._options.long_poll_s)
-        if not self._is_short_poll:
-            wait_s = self._options.long_poll_s
+        is_in_trouble = self._connection.state in (State.AWAY, State.REFUSED)
+        self._is_short_poll = is_in_trouble or self._leases.in_hand() > 0
+        wait_s = _SHORT_POLL_S if self._is_short_poll else self._options.long_poll_s
         if self._is_closing:
             return
         asked_at = time.monotonic()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
-from vault_ml.brokers.port import Message, SettlementLost
+from vault_ml.brokers.port import Message, Outgoing, SettlementLost, refuse_publishing
 
 
 @dataclass(slots=True, eq=False)
@@ -83,8 +84,9 @@ class SqsDelivery:
         """Unix seconds, as SQS keeps them."""
         return self._held.first_received_at
 
-    def ack(self) -> Future[None]:
+    def ack(self, publishing: Sequence[Outgoing] = ()) -> Future[None]:
         """As the port says. Callbacks of the future run on the broker thread: keep them short."""
+        refuse_publishing(publishing)
         self._settle_once()
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()  # nobody can cancel what the broker decides

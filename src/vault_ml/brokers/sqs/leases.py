@@ -44,7 +44,11 @@ _KNOWN_BY_HEART = 10_000  # messages whose receipts are corrected; the oldest ar
 
 
 class Leases:
-    """What one consumer holds. Methods may be called from any thread."""
+    """What one consumer holds. Methods may be called from any thread.
+
+    Attributes:
+        crash: the bug that ended the thread; None while all is well.
+    """
 
     def __init__(
         self, options: SqsOptions, queue: str, clients: Clients, connection: Connection, log: Log
@@ -61,6 +65,7 @@ class Leases:
         self._uncounted: Counter[str] = Counter()  # receipts that were no try, by message id
         self._is_leaving = False
         self._has_left = False
+        self.crash: Exception | None = None
 
         # Only the thread touches these.
         self._not_before = 0.0
@@ -142,6 +147,7 @@ class Leases:
                 self._step()
             self._release()
         except Exception as error:  # noqa: BLE001  a bug must not end the thread unheard
+            self.crash = error
             self._log.error("broker_thread_failed", exc_info=error)
         finally:
             self._drop_everything()
