@@ -8,7 +8,7 @@ import json
 import secrets
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -30,6 +30,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vault_ml.demo.vault_events import upload_event
 from vault_ml.demo.vault_files import Files, Stored
+from vault_ml.demo.vault_http import Handler, Refusal, answering, header
+from vault_ml.demo.vault_tus import TUS, TusUploads
 from vault_ml.vault import protocol
 
 _PAGE = "<!doctype html><html><head><title>Kerberos Vault</title></head><body>Sign in</body></html>"
@@ -45,8 +47,6 @@ _DESCRIPTIONS = (
     protocol.DURATION,
     protocol.TIMESTAMP,
 )
-
-_Handler = Callable[[starlette.requests.Request], Awaitable[Response]]
 
 
 @dataclass(slots=True)
@@ -80,15 +80,6 @@ class Request:
     status: int = 0
 
 
-class _Refusal(Exception):
-    """Ends a handler with a status and a text in `data`."""
-
-    def __init__(self, status: int, data: str) -> None:
-        super().__init__(data)
-        self.status = status
-        self.data = data
-
-
 class VaultApi:
     """Handlers and what they have seen."""
 
@@ -103,6 +94,7 @@ class VaultApi:
         signs_urls: bool,
         compresses_blobs: bool,
         forward: Callable[[str], None] | None,
+        takes_tus: bool,
     ) -> None:
         """See `EmbeddedVault`."""
         self._files = files
@@ -112,8 +104,15 @@ class VaultApi:
         self._signs_urls = signs_urls
         self._compresses_blobs = compresses_blobs
         self._forward = forward
+        self._takes_tus = takes_tus
         self._prefix = "" if mount == "root" else "/api"
         self._has_page = mount != "root"
+        self._tus = TusUploads(
+            files.uploads_folder(),
+            may_upload=self._may_upload,
+            finish=self._stored_by_tus,
+            address=lambda: f"{account.url}{self._prefix}{TUS}",
+        )
         self._signing_key = secrets.token_bytes(32)
         self.metadata: list[tuple[str, bytes]] = []
         self.requests: list[Request] = []
@@ -135,7 +134,7 @@ class VaultApi:
     # --- routes ----------------------------------------------------------------------------------
 
     def _routes(self, mount: Literal["both", "api", "root"]) -> list[BaseRoute]:
-        table: list[tuple[str, str, _Handler]] = [
+        table: list[tuple[str, str, Handler]] = [
             (protocol.STORAGE, "GET", self._sign),  # Starlette answers HEAD by the same handler
             (protocol.STORAGE, "POST", self._upload),
             (protocol.STORAGE, "DELETE", self._remove),
@@ -148,10 +147,13 @@ class VaultApi:
             (protocol.PING, "POST", self._ping),
             (protocol.HEALTH, "GET", self._health),
         ]
+        table += self._tus.table() if self._takes_tus else [self._tus.refused()]
         routes: list[BaseRoute] = [
-            Route(path, _answering(handler), methods=[method]) for path, method, handler in table
+            Route(path, answering(handler), methods=[method]) for path, method, handler in table
         ]
-        unknown = Route("/{path:path}", self._unknown, methods=["GET", "POST", "PUT", "DELETE"])
+        unknown = Route(
+            "/{path:path}", self._unknown, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]
+        )
         mounted: list[BaseRoute] = [Mount("/api", routes=[*routes, unknown])]
         return [
             *(mounted if mount != "root" else []),
@@ -193,26 +195,26 @@ class VaultApi:
     # --- who asks, and for what ------------------------------------------------------------------
 
     def _check_keys(self, request: starlette.requests.Request) -> None:
-        access_key = _header(request, protocol.ACCESS_KEY)
-        secret_key = _header(request, protocol.SECRET_KEY)
+        access_key = header(request, protocol.ACCESS_KEY)
+        secret_key = header(request, protocol.SECRET_KEY)
         is_right = hmac.compare_digest(access_key.encode(), self._account.access_key.encode())
         is_right &= hmac.compare_digest(secret_key.encode(), self._account.secret_key.encode())
         if not is_right:
             # The real one repeats both keys: clients must not show this body to anybody.
-            raise _Refusal(401, f"No account with keys {access_key} and {secret_key}")
+            raise Refusal(401, f"No account with keys {access_key} and {secret_key}")
 
     def _check_provider(self, request: starlette.requests.Request, *, is_needed: bool) -> None:
-        provider = _header(request, protocol.PROVIDER, is_needed=is_needed)
+        provider = header(request, protocol.PROVIDER, is_needed=is_needed)
         if provider and provider != self._account.provider:
-            raise _Refusal(401, f"Provider {provider} is not bound to this account")
+            raise Refusal(401, f"Provider {provider} is not bound to this account")
 
     def _stored(self, request: starlette.requests.Request, *, needs_provider: bool) -> Stored:
-        key = _header(request, protocol.FILE_NAME)
+        key = header(request, protocol.FILE_NAME)
         self._check_keys(request)
         self._check_provider(request, is_needed=needs_provider)
         stored = self._files.get(key)
         if stored is None:
-            raise _Refusal(404, "File not found")
+            raise Refusal(404, "File not found")
         return stored
 
     # --- handlers --------------------------------------------------------------------------------
@@ -228,7 +230,7 @@ class VaultApi:
 
     async def _sign(self, request: starlette.requests.Request) -> Response:
         if request.method == "HEAD":  # an Agent asks whether it may upload, not what is there
-            _header(request, protocol.FILE_NAME)
+            header(request, protocol.FILE_NAME)
             self._check_keys(request)
             self._check_provider(request, is_needed=False)
             return JSONResponse({"data": ""})
@@ -240,7 +242,7 @@ class VaultApi:
         try:
             wanted = [(entry["filename"], entry.get("provider")) for entry in await request.json()]
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise _Refusal(400, "Not an array of objects with filename") from None
+            raise Refusal(400, "Not an array of objects with filename") from None
         known = [
             (key, self._signed_url(key))
             for key, provider in wanted
@@ -262,20 +264,30 @@ class VaultApi:
         )
 
     async def _upload(self, request: starlette.requests.Request) -> Response:
-        key = _header(request, protocol.FILE_NAME)
-        self._check_keys(request)
-        self._check_provider(request, is_needed=False)
-        headers = {name: _header(request, name, is_needed=False) for name in _DESCRIPTIONS}
+        key = header(request, protocol.FILE_NAME)
+        self._may_upload(request)
+        headers = {name: header(request, name, is_needed=False) for name in _DESCRIPTIONS}
         with self._files.writing(key, headers) as file:
             async for piece in request.stream():
                 file.write(piece)
+        await self._announce(key)
+        return JSONResponse({"data": "File uploaded"})
+
+    def _may_upload(self, request: starlette.requests.Request) -> None:
+        self._check_keys(request)
+        self._check_provider(request, is_needed=False)
+
+    async def _stored_by_tus(self, key: str, headers: Mapping[str, str], path: Path) -> None:
+        self._files.adopt(key, headers, path)
+        await self._announce(key)
+
+    async def _announce(self, key: str) -> None:
         if self._on_event is not None:
             event = self.event(key, int(time.time()))
             try:
                 await run_in_threadpool(self._on_event, event)
             except Exception as error:  # the callback is not ours
-                raise _Refusal(500, f"The event was not sent: {type(error).__name__}") from error
-        return JSONResponse({"data": "File uploaded"})
+                raise Refusal(500, f"The event was not sent: {type(error).__name__}") from error
 
     async def _remove(self, request: starlette.requests.Request) -> Response:
         stored = self._stored(request, needs_provider=True)
@@ -285,12 +297,12 @@ class VaultApi:
     async def _forward_media(self, request: starlette.requests.Request) -> Response:
         stored = self._stored(request, needs_provider=False)
         if self._forward is None:
-            raise _Refusal(400, "No Vault integration to forward to")
+            raise Refusal(400, "No Vault integration to forward to")
         self._forward(stored.key)
         return JSONResponse({"data": "Queued"})
 
     async def _forward_metadata(self, request: starlette.requests.Request) -> Response:
-        key = _header(request, protocol.FILE_NAME)
+        key = header(request, protocol.FILE_NAME)
         self._check_keys(request)
         self.metadata.append((key, await request.body()))
         return JSONResponse({"data": "Queued"})
@@ -318,42 +330,20 @@ class VaultApi:
         )
         wanted = self._signature(access_key, provider, key, expires)
         if not hmac.compare_digest(wanted.encode(), given.encode()):
-            raise _Refusal(403, "The signature does not fit")
+            raise Refusal(403, "The signature does not fit")
         if int(expires) <= time.time():
-            raise _Refusal(403, "The URL has expired")
+            raise Refusal(403, "The URL has expired")
         return key
 
     async def _signed(self, request: starlette.requests.Request) -> Response:
         stored = self._files.get(self._check_signature(request))
         if stored is None:
-            raise _Refusal(404, "File not found")
+            raise Refusal(404, "File not found")
         return FileResponse(stored.path, media_type=_media_type(stored.key))  # knows Range
 
     async def _validate(self, request: starlette.requests.Request) -> Response:
         self._check_signature(request)
         return JSONResponse({"data": True})
-
-
-def _answering(handler: _Handler) -> _Handler:
-    async def answer(request: starlette.requests.Request) -> Response:
-        try:
-            return await handler(request)
-        except _Refusal as refusal:
-            return JSONResponse({"data": refusal.data}, refusal.status)
-        except starlette.requests.ClientDisconnect:
-            return Response(status_code=400)  # nobody reads it
-
-    return answer
-
-
-def _header(request: starlette.requests.Request, name: str, *, is_needed: bool = True) -> str:
-    wanted = name.lower().encode()
-    for given, value in request.scope["headers"]:
-        if given == wanted and value:
-            return protocol.header_text(value)
-    if is_needed:
-        raise _Refusal(400, f"Header {name} is missing")
-    return ""
 
 
 def _latin(text: str) -> str:

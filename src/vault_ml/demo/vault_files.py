@@ -42,17 +42,25 @@ class Files:
     @contextlib.contextmanager
     def writing(self, key: str, headers: Mapping[str, str]) -> Iterator[BinaryIO]:
         """A file to write the recording to; it appears under its key, whole, at the end."""
-        path = self._path(key)
         fd, name = tempfile.mkstemp(dir=self._folder, prefix="upload-")
         try:
             with os.fdopen(fd, "wb") as file:
                 yield file
-            about = json.dumps({"key": key, "headers": dict(headers)})
-            path.with_suffix(".json").write_text(about, encoding="utf-8")
-            Path(name).replace(path)
+            self.adopt(key, headers, Path(name))
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+    def uploads_folder(self) -> Path:
+        """Where uploads in several pieces grow until they are adopted; not made yet."""
+        return self._folder / "uploads"
+
+    def adopt(self, key: str, headers: Mapping[str, str], content: Path) -> None:
+        """Take a whole file over as the recording."""
+        path = self._path(key)
+        about = json.dumps({"key": key, "headers": dict(headers)})
+        path.with_suffix(".json").write_text(about, encoding="utf-8")
+        content.replace(path)
 
     def get(self, key: str) -> Stored | None:
         """The recording, or None."""

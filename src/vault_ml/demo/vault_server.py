@@ -47,6 +47,7 @@ class EmbeddedVault:
         compresses_blobs: bool = False,
         forward_to: EmbeddedVault | None = None,
         can_forward: bool = True,
+        takes_tus: bool = True,
     ) -> None:
         """Prepare; `start` opens the socket.
 
@@ -65,6 +66,7 @@ class EmbeddedVault:
             compresses_blobs: send blobs with Content-Encoding gzip.
             forward_to: the remote Vault; without one, forwarded recordings stay queued.
             can_forward: False when no remote Vault is set up: forwarding is then refused.
+            takes_tus: False for an older Vault, which knows uploads in one piece only.
         """
         self.account = Account("", access_key, secret_key, provider)
         self._files = Files(folder)
@@ -81,6 +83,7 @@ class EmbeddedVault:
             signs_urls=signs_urls,
             compresses_blobs=compresses_blobs,
             forward=self._forwarder.queue if can_forward else None,
+            takes_tus=takes_tus,
         )
 
     # --- running ---------------------------------------------------------------------------------
