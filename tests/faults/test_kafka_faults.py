@@ -160,9 +160,9 @@ def test_a_retry_of_a_revoked_delivery_is_not_received_again(running: Running) -
 def test_no_more_is_taken_than_the_prefetch(running: Running) -> None:
     running.publish(300)
     consumer = running.consumer(prefetch=10)
-    wait_for(lambda: len(consumer._ready) >= 10, "the local queue is full")
+    wait_for(lambda: len(consumer._books._ready) >= 10, "the local queue is full")
     time.sleep(0.5)  # during which nothing may come; there is no event to wait for
-    assert len(consumer._ready) <= 12
+    assert len(consumer._books._ready) <= 12
     got = [receive(consumer) for _ in range(300)]
     assert [int(delivery.message.body) for delivery in got] == list(range(300))
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vault_ml.brokers.kafka.attempts import METADATA_LIMIT_BYTES, Attempt, decode, encode
-from vault_ml.brokers.kafka.partition import Partition
+from vault_ml.brokers.kafka.partition import Partition, Settling
 
 attempts_by_offset = st.dictionaries(
     st.integers(0, 2**63 - 1),
@@ -55,8 +55,8 @@ def test_a_strange_text_is_no_attempts(text: str) -> None:
     assert decode(text) == {}
 
 
-def acked() -> Future[None]:
-    return Future()
+def acked() -> Settling:
+    return Settling(Future())
 
 
 def test_nothing_received_is_nothing_to_commit() -> None:
@@ -89,7 +89,7 @@ def test_a_confirmed_commit_settles_what_it_passed_and_is_not_offered_again() ->
     partition.finish(5, futures[5])
     assert partition.offer() == (10, "")
     assert partition.offer() == (10, ""), "offered until it is confirmed"
-    assert partition.confirm(10) == [futures[5], futures[6], futures[9]]
+    assert partition.confirm(10) == [futures[5].future, futures[6].future, futures[9].future]
     assert partition.offer() is None
     assert partition.window == 1
 
@@ -103,9 +103,9 @@ def test_a_late_confirmation_settles_only_what_it_passed() -> None:
     assert partition.offer() == (2, "")
     partition.finish(2, two)
     assert partition.offer() == (3, "")
-    assert partition.confirm(2) == [one]
+    assert partition.confirm(2) == [one.future]
     assert partition.offer() == (3, ""), "still to be confirmed"
-    assert partition.confirm(3) == [two]
+    assert partition.confirm(3) == [two.future]
 
 
 def test_counts_of_the_last_owner_go_on_and_old_ones_are_dropped() -> None:
@@ -120,10 +120,10 @@ def test_counts_of_the_last_owner_go_on_and_old_ones_are_dropped() -> None:
 
 def test_what_is_lost_is_given_back_unsettled() -> None:
     partition = Partition("q", 3)
-    future = acked()
+    settling = acked()
     partition.receive(1)
-    partition.finish(1, future)
-    assert partition.lose() == [future]
+    partition.finish(1, settling)
+    assert partition.lose() == [settling.future]
     assert partition.is_lost
     assert partition.lose() == []
     assert partition.name(1) == "q[3]@1"

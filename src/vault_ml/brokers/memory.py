@@ -21,8 +21,14 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from vault_ml.brokers.port import Message, SettlementLost
-from vault_ml.errors import BrokerUnavailable, ConfigError, MessageTooLarge
+from vault_ml.brokers.port import Message, Outgoing, SettlementLost
+from vault_ml.errors import (
+    BrokerUnavailable,
+    ConfigError,
+    MessageTooLarge,
+    PoisonError,
+    VaultMLError,
+)
 
 
 @dataclass(slots=True)
@@ -35,6 +41,15 @@ class _Entry:
     first_received_at: float = 0.0  # 0: never received
     not_before: float = 0.0  # time.monotonic()
     holder: MemoryConsumer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Acked:
+    """A message whose work is done; settled as soon as the broker is up."""
+
+    entry: _Entry
+    future: Future[None]
+    publishing: tuple[Outgoing, ...]
 
 
 class MemoryBroker:
@@ -103,10 +118,9 @@ class MemoryBroker:
         """Answer again. What was acked meanwhile is settled now."""
         with self._changed:
             self._is_down = False
-            settled = [future for one in self._consumers for future in one.settle_acked()]
+            outcomes = [outcome for one in self._consumers for outcome in one.settle_acked()]
             self._changed.notify_all()
-        for future in settled:
-            future.set_result(None)
+        tell(outcomes)
 
     def _check_queue(self, queue: str) -> None:
         if self._queues is not None and queue not in self._queues:
@@ -117,18 +131,27 @@ class MemoryBroker:
             raise BrokerUnavailable("The broker in memory is set down.")
 
     def _publish(self, queue: str, message: Message) -> None:
+        self._publish_all([(queue, message)])
+
+    def _publish_all(self, outgoing: Sequence[Outgoing]) -> None:
+        """All or none."""
         with self._changed:
             self._check_up()
-            self._check_queue(queue)
-            size = len(message.body)
-            if self.max_message_bytes is not None and size > self.max_message_bytes:
-                raise MessageTooLarge(f"{size} bytes are more than {self.max_message_bytes}.")
-            number = len(self._published[queue])
-            self._published[queue].append(message)
-            for (of_queue, _), entries in self._groups.items():
-                if of_queue == queue:
-                    entries.append(_Entry(number, message))
+            for queue, message in outgoing:
+                self._check_queue(queue)
+                size = len(message.body)
+                if self.max_message_bytes is not None and size > self.max_message_bytes:
+                    raise MessageTooLarge(f"{size} bytes are more than {self.max_message_bytes}.")
+            for queue, message in outgoing:
+                self._append(queue, message)
             self._changed.notify_all()
+
+    def _append(self, queue: str, message: Message) -> None:
+        number = len(self._published[queue])
+        self._published[queue].append(message)
+        for (of_queue, _), entries in self._groups.items():
+            if of_queue == queue:
+                entries.append(_Entry(number, message))
 
 
 class MemoryDelivery:
@@ -144,15 +167,23 @@ class MemoryDelivery:
         self.first_received_at = entry.first_received_at
         self.id = f"{consumer.queue}@{entry.number}"
 
-    def ack(self) -> Future[None]:
+    def ack(self, publishing: Sequence[Outgoing] = ()) -> Future[None]:
         """As the port says; done at once, or when the broker is up again."""
         self._settle_once()
-        return self._consumer.finish(self._entry)
+        future: Future[None] = Future()
+        future.set_running_or_notify_cancel()
+        future.add_done_callback(self._after)
+        self._consumer.finish(_Acked(self._entry, future, tuple(publishing)))
+        return future
 
     def retry(self, after_s: float, *, burn_attempt: bool = True) -> None:
         """As the port says."""
         self._settle_once()
         self._consumer.put_back(self._entry, after_s, burn_attempt=burn_attempt)
+
+    def _after(self, future: Future[None]) -> None:
+        if isinstance(future.exception(), PoisonError):
+            self._is_settled = False  # refused, so it is in our hands again
 
     def _settle_once(self) -> None:
         if self._is_settled:
@@ -169,7 +200,7 @@ class MemoryConsumer:
         self._broker = broker
         self._changed = broker._changed  # noqa: SLF001  one module, one lock
         self._entries = broker._groups[queue, group]  # noqa: SLF001  one module, one lock
-        self._acked: list[tuple[_Entry, Future[None]]] = []
+        self._acked: list[_Acked] = []
         self._is_paused = False
         self._is_closed = False
 
@@ -217,24 +248,22 @@ class MemoryConsumer:
                     entry.holder = None
             lost, self._acked = self._acked, []
             self._changed.notify_all()
-        for _, future in lost:
-            future.set_exception(SettlementLost("the consumer was closed before the broker knew"))
+        for acked in lost:
+            acked.future.set_exception(
+                SettlementLost("the consumer was closed before the broker knew")
+            )
 
-    def finish(self, entry: _Entry) -> Future[None]:
+    def finish(self, acked: _Acked) -> None:
         """For `MemoryDelivery.ack`."""
-        future: Future[None] = Future()
-        future.set_running_or_notify_cancel()
-        settled: list[Future[None]] = []
+        outcomes: list[_Outcome] = []
         with self._changed:
-            is_lost = entry.holder is not self
+            is_lost = acked.entry.holder is not self
             if not is_lost:
-                self._acked.append((entry, future))
-                settled = self.settle_acked()
+                self._acked.append(acked)
+                outcomes = self.settle_acked()
         if is_lost:
-            future.set_exception(SettlementLost("the consumer was closed before"))
-        for one in settled:
-            one.set_result(None)
-        return future
+            acked.future.set_exception(SettlementLost("the consumer was closed before"))
+        tell(outcomes)
 
     def put_back(self, entry: _Entry, after_s: float, *, burn_attempt: bool) -> None:
         """For `MemoryDelivery.retry`."""
@@ -254,14 +283,32 @@ class MemoryConsumer:
                 return entry
         return None
 
-    def settle_acked(self) -> list[Future[None]]:
-        """For the broker, which holds its lock: futures to be done once that is released."""
+    def settle_acked(self) -> list[_Outcome]:
+        """For the broker, which holds its lock: what to `tell` once that is released."""
         if self._broker._is_down:  # noqa: SLF001  one module
             return []
         done, self._acked = self._acked, []
-        for entry, _ in done:
-            self._entries.remove(entry)
-        return [future for _, future in done]
+        return [(acked.future, self._settle(acked)) for acked in done]
+
+    def _settle(self, acked: _Acked) -> VaultMLError | None:
+        try:
+            self._broker._publish_all(acked.publishing)  # noqa: SLF001  one module
+        except VaultMLError as error:
+            return error
+        self._entries.remove(acked.entry)
+        return None
+
+
+_Outcome = tuple[Future[None], VaultMLError | None]
+
+
+def tell(outcomes: Sequence[_Outcome]) -> None:
+    """Do the futures, outside every lock."""
+    for future, error in outcomes:
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
 
 
 class MemoryProducer:

@@ -48,6 +48,11 @@ class FinishedPrefix:
         """How many received messages a commit does not pass yet, finished or not."""
         return len(self._open)
 
+    @property
+    def unfinished(self) -> int:
+        """How many received messages are not finished."""
+        return len(self._open) - len(self._finished)
+
     def receive(self, offset: int) -> None:
         """Note that `offset` was handed to us.
 

@@ -6,7 +6,7 @@ acknowledgements) stays inside the adapter, with its broker thread.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -25,6 +25,10 @@ class Message:
     body: bytes
     key: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Outgoing = tuple[str, Message]
+"""A message on its way: (destination, message)."""
 
 
 class SettlementLost(Exception):  # an outcome of `Delivery.ack`, not a failure of ours
@@ -58,13 +62,19 @@ class Delivery(Protocol):
         """Unix seconds of the first try, as far as the broker lets us know."""
         ...
 
-    def ack(self) -> Future[None]:
+    def ack(self, publishing: Sequence[Outgoing] = ()) -> Future[None]:
         """Say that the work is done.
+
+        Args:
+            publishing: to become visible together with this settlement, or neither: for brokers
+                with transactions only. Others are given nothing here; publish before.
 
         Returns:
             A future that is done when the broker can no longer deliver this message again (on
             Kafka: the committed prefix of its partition has passed it), or that fails with
-            `SettlementLost` when the lease was lost first.
+            `SettlementLost` when the lease was lost first. It fails with a `PoisonError` when the
+            broker refuses what was to be published; the delivery is in our hands then and can be
+            settled again.
         """
         ...
 
@@ -131,6 +141,16 @@ class Producer(Protocol):
     def close(self, timeout_s: float) -> None:
         """Flush and leave. Idempotent; returns in time."""
         ...
+
+
+def refuse_publishing(publishing: Sequence[Outgoing]) -> None:
+    """For `Delivery.ack` of a broker without transactions.
+
+    Raises:
+        TypeError: there is something; ignoring it would lose a result.
+    """
+    if publishing:
+        raise TypeError("this broker cannot publish together with a settlement; publish before")
 
 
 class Browser(Protocol):

@@ -13,7 +13,7 @@ See docs/adr/0011-dead-letters-on-kafka.md.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
@@ -26,7 +26,7 @@ from vault_ml.brokers.kafka.delivery import to_message
 from vault_ml.brokers.kafka.options import KafkaOptions
 from vault_ml.brokers.kafka.producer import KafkaProducer
 from vault_ml.brokers.letter import letter_id
-from vault_ml.brokers.port import Message
+from vault_ml.brokers.port import Message, Outgoing, refuse_publishing
 from vault_ml.errors import BrokerUnavailable, ConfigError
 from vault_ml.telemetry.log import Log
 
@@ -202,8 +202,9 @@ class LetterDelivery:
         number, _, offset = place.partition("@")
         self.id = f"{browser.topic}[{number}]@{offset}"
 
-    def ack(self) -> Future[None]:
+    def ack(self, publishing: Sequence[Outgoing] = ()) -> Future[None]:
         """As the port says; fails as a publish does when the mark cannot be written."""
+        refuse_publishing(publishing)
         self._settle_once()
         return self._browser.settle(self)
 

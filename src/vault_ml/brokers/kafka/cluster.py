@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any, TypeVar
 
@@ -129,14 +130,19 @@ def may_not_sentence(topic: str) -> str:
     )
 
 
-def checked_client(kind: type[_Client], config: dict[str, Any], connection: Connection) -> _Client:
-    """Make a librdkafka client.
+def checked_client(
+    kind: type[_Client],
+    config: dict[str, Any],
+    connection: Connection,
+    logger: logging.Logger | None = None,
+) -> _Client:
+    """Make a librdkafka client, which tells `logger`, or `connection` when there is none.
 
     Raises:
         ConfigError: librdkafka does not take the configuration; it names the option.
     """
     try:
-        return kind(config, logger=connection.librdkafka_logger())  # type: ignore[call-arg]  # all three take it
+        return kind(config, logger=logger or connection.librdkafka_logger())  # type: ignore[call-arg]  # all three take it
     except KafkaException as error:
         raise ConfigError(
             f"Kafka cannot be configured like this: {error.args[0].str()}. "

@@ -2,44 +2,38 @@
 
 Kafka knows no acknowledgement of one message, only how far a group has come in a partition. So
 the broker thread commits the finished prefix, `ack`'s future is done when a commit has passed the
-message, and `retry` keeps the message here and hands it out again when it is due.
+message, and `retry` keeps the message here and hands it out again when it is due. With
+transactions, a thread of theirs commits.
 """
 
 from __future__ import annotations
 
 import contextlib
-import heapq
-import itertools
 import json
 import threading
 import time
-from collections import deque
-from collections.abc import Iterable
-from concurrent.futures import Future
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as ClientMessage
 
 from vault_ml.brokers.kafka import codes
-from vault_ml.brokers.kafka.attempts import METADATA_LIMIT_BYTES, Attempt
+from vault_ml.brokers.kafka.attempts import Attempt
+from vault_ml.brokers.kafka.books import Books
 from vault_ml.brokers.kafka.cluster import Cluster, checked_client, may_not_sentence
-from vault_ml.brokers.kafka.connection import Connection, State
+from vault_ml.brokers.kafka.commits import Committer, PlainCommits
+from vault_ml.brokers.kafka.connection import Connection
 from vault_ml.brokers.kafka.delivery import Held, KafkaDelivery, to_message
 from vault_ml.brokers.kafka.options import KafkaOptions
-from vault_ml.brokers.kafka.partition import Partition
-from vault_ml.brokers.port import SettlementLost
+from vault_ml.brokers.kafka.partition import Settling
+from vault_ml.brokers.kafka.transactions import Transactions
 from vault_ml.errors import BrokerUnavailable, ConfigError, CredentialsRejected
 from vault_ml.telemetry.log import Log
 
 _POLL_S = 0.05  # how long a commit, a due retry or a close may wait for the thread
-_COMMIT_EVERY_S = 0.2  # an ack waits this long at most; more often would burden the coordinator
-_COMMIT_AGAIN_S = 1.0  # after a refused one
-_COMMIT_LOST_S = 30.0  # librdkafka answers every commit; should it not, we go on all the same
 _OFFSETS_S = 5.0  # to read the group's commits of partitions just assigned
 _TOPIC_S = 0.7  # to find or make the topic, per try; a close waits for a try
 _TOPIC_AGAIN_S = 2.0
-_PREFETCH_BYTES = 8 * 1024 * 1024
 
 
 class KafkaConsumer:
@@ -76,16 +70,11 @@ class KafkaConsumer:
         self._queue = queue
         self._group = options.group
         self._log = log
-        self._prefetch = prefetch
-        self._window = window
         self._connection = Connection(options, log, "consumer")
         self._cluster = Cluster(options, self._connection, log)
-        self._changed = threading.Condition()  # guards everything down to the blank line
-        self._partitions: dict[int, Partition] = {}
-        self._ready: deque[Held] = deque()
-        self._ready_bytes = 0
-        self._later: list[tuple[float, int, Held]] = []
-        self._sequence = itertools.count()
+        self._books = Books(queue, prefetch=prefetch, window=window)
+        self._committer = self._make_committer(options)
+        self._changed = self._books.changed  # guards everything down to the blank line
         self._failure: ConfigError | None = None
         self._crash: BaseException | None = None
         self._is_paused = False
@@ -93,10 +82,7 @@ class KafkaConsumer:
 
         # Only the broker thread touches these.
         self._paused_numbers: set[int] = set()
-        self._is_full = False
-        self._commit_sent_at: float | None = None
-        self._next_commit_at = 0.0
-        self._metadata_limit = METADATA_LIMIT_BYTES
+        self._unread: set[int] = set()  # partitions whose commits' texts we have not read
         self._look_again_at: float | None = None  # for a topic that was removed
         self._lag: int | None = None
         self._client = checked_client(
@@ -105,10 +91,11 @@ class KafkaConsumer:
                 **options.consumer(),
                 "error_cb": self._connection.on_error,
                 "stats_cb": self._on_stats,
-                "on_commit": self._on_commit,
+                "on_commit": self._committer.on_commit,
             },
             self._connection,
         )
+        self._committer.start(self._client)
         self._thread = threading.Thread(target=self._run, name="kafka-consumer", daemon=True)
         self._thread.start()
 
@@ -122,11 +109,8 @@ class KafkaConsumer:
                 self._raise_trouble()
                 if self._is_closing:
                     return None
-                if self._ready and not self._is_paused:
-                    held = self._ready.popleft()
-                    self._ready_bytes -= len(held.message.body)
-                    attempt = held.partition.attempt(held.offset, time.time())
-                    return KafkaDelivery(held, attempt, self)
+                if not self._is_paused and (received := self._books.next()):
+                    return KafkaDelivery(*received, self)
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return None
@@ -163,26 +147,25 @@ class KafkaConsumer:
                 reason=f"Kafka did not take our leave within {timeout_s:g} s; "
                 "what is not committed will be delivered again.",
             )
-            self._drop(list(self._partitions))
+            self._books.drop(self._books.numbers())
 
     # What deliveries ask for: any thread.
 
-    def finish(self, held: Held, future: Future[None]) -> bool:
+    def finish(self, held: Held, settling: Settling) -> bool:
         """For `KafkaDelivery.ack`; False when the partition was taken from us."""
-        with self._changed:
-            if held.partition.is_lost:
-                return False
-            held.partition.finish(held.offset, future)
-            return True
+        self._committer.accept(settling.publishing)
+        return self._books.finish(held, settling)
 
     def put_back(self, held: Held, attempt: Attempt, after_s: float) -> None:
         """For `KafkaDelivery.retry`."""
-        with self._changed:
-            if held.partition.is_lost:
-                return
-            held.partition.set_attempt(held.offset, attempt)
-            due = time.monotonic() + max(0.0, after_s)
-            heapq.heappush(self._later, (due, next(self._sequence), held))
+        self._books.put_back(held, attempt, after_s)
+
+    def _make_committer(self, options: KafkaOptions) -> Committer:
+        if options.transactions:
+            return Transactions(
+                options, self._queue, self._books, self._connection, self._cluster, self._log
+            )
+        return PlainCommits(self._queue, self._books, self._connection, self._log)
 
     def _raise_trouble(self) -> None:
         if self._crash is not None:
@@ -191,6 +174,8 @@ class KafkaConsumer:
             raise refusal
         if self._failure is not None:
             raise type(self._failure)(str(self._failure))  # a fresh one for every thread
+        if (trouble := self._committer.trouble()) is not None:
+            raise trouble
 
     # The broker thread.
 
@@ -240,154 +225,81 @@ class KafkaConsumer:
             else:
                 self._take(message)
         self._look_for_removed_topic()
-        self._emit_due()
+        self._books.emit_due()
         self._pause_what_is_full()
-        self._commit()
+        self._committer.tick()
 
     def _take(self, message: ClientMessage) -> None:
         number, offset = message.partition(), message.offset()
         assert number is not None
         assert offset is not None
         self._failure = None
-        if number not in self._partitions:
-            return  # revoked meanwhile
-        if self._partitions[number].goes_back(offset):
+        if self._books.goes_back(number, offset):
             self._log.warning(
                 "partition_restarted",
                 partition=number,
                 offset=offset,
                 reason="The topic was cut off or made anew; starting again at its oldest event.",
             )
-            self._drop([number])
-            self._partitions[number] = Partition(self._queue, number)
-        with self._changed:
-            partition = self._partitions[number]
-            partition.receive(offset)
-            self._put_ready(Held(partition, offset, to_message(message)))
-
-    def _emit_due(self) -> None:
-        now = time.monotonic()
-        with self._changed:
-            while self._later and self._later[0][0] <= now:
-                self._put_ready(heapq.heappop(self._later)[2])
-
-    def _put_ready(self, held: Held) -> None:
-        self._ready.append(held)
-        self._ready_bytes += len(held.message.body)
-        self._changed.notify()
+            self._books.open(number)
+        elif number in self._unread:
+            self._unread.discard(number)
+            self._books.open(number, self._committed_metadata(number))
+        self._books.take(number, offset, to_message(message))
 
     def _pause_what_is_full(self) -> None:
-        with self._changed:
-            filling = max(len(self._ready) / self._prefetch, self._ready_bytes / _PREFETCH_BYTES)
-            # Resumed at half: pausing throws away what librdkafka has fetched ahead.
-            self._is_full = filling >= (0.5 if self._is_full else 1.0)
-            wanted = {
-                number
-                for number, partition in self._partitions.items()
-                if self._is_paused or self._is_full or partition.window >= self._window
-            }
+        wanted = self._books.to_pause(everything=self._is_paused)
         if pause := wanted - self._paused_numbers:
             self._client.pause([TopicPartition(self._queue, number) for number in sorted(pause)])
         if resume := self._paused_numbers - wanted:
             self._client.resume([TopicPartition(self._queue, number) for number in sorted(resume)])
         self._paused_numbers = wanted
 
-    def _commit(self) -> None:
-        now = time.monotonic()
-        if now < self._next_commit_at:
-            return
-        if self._commit_sent_at is not None and now < self._commit_sent_at + _COMMIT_LOST_S:
-            return
-        if offers := self._offers(self._partitions):
-            self._commit_sent_at = now
-            self._next_commit_at = now + _COMMIT_EVERY_S
-            self._client.commit(offsets=offers, asynchronous=True)
-
-    def _offers(self, numbers: Iterable[int]) -> list[TopicPartition]:
-        with self._changed:
-            partitions = [(n, self._partitions[n]) for n in numbers if n in self._partitions]
-            offers = [(n, partition.offer(self._metadata_limit)) for n, partition in partitions]
-        return [TopicPartition(self._queue, n, offer[0], offer[1]) for n, offer in offers if offer]
-
-    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition] | None) -> None:
-        self._commit_sent_at = None
-        settled: list[Future[None]] = []
-        refused: KafkaError | None = error
-        for one in partitions or []:
-            refused = one.error or refused
-            partition = self._partitions.get(one.partition)
-            if one.error is None and error is None and partition is not None:
-                with self._changed:
-                    settled += partition.confirm(one.offset)
-        if refused is not None:
-            self._next_commit_at = time.monotonic() + _COMMIT_AGAIN_S
-            if refused.code() == KafkaError.OFFSET_METADATA_TOO_LARGE and self._metadata_limit:
-                self._metadata_limit = 0
-                self._log.warning(
-                    "attempts_not_kept",
-                    reason="The broker takes no text with a commit (offset.metadata.max.bytes), "
-                    "so attempts are counted anew after a restart.",
-                )
-        for future in settled:
-            future.set_result(None)
-
-    def _on_assign(self, client: Consumer, assigned: list[TopicPartition]) -> None:
+    def _on_assign(self, _client: Consumer, assigned: list[TopicPartition]) -> None:
         self._failure = None
         self._connection.came_up()
-        self._drop([one.partition for one in assigned])  # should one be ours still
-        metadata = self._committed_metadata(client, assigned)
-        with self._changed:
-            for one in assigned:
-                number = one.partition
-                self._partitions[number] = Partition(self._queue, number, metadata.get(number))
-                self._paused_numbers.discard(number)
+        numbers = [one.partition for one in assigned]
+        self._drop(numbers)  # should one be ours still
+        for number in numbers:
+            self._books.open(number)
+            self._unread.add(number)
         if assigned:
-            self._log.info("partitions_assigned", partitions=[one.partition for one in assigned])
+            self._log.info("partitions_assigned", partitions=numbers)
 
-    def _committed_metadata(
-        self, client: Consumer, assigned: list[TopicPartition]
-    ) -> dict[int, str | None]:
-        if not assigned:
-            return {}
+    def _committed_metadata(self, number: int) -> str | None:
+        """The text of the last commit of a partition.
+
+        To be asked once its first message is here: before, the last owner's transactions may keep
+        the broker from answering.
+        """
         for _ in range(2):
             try:
-                answer = client.committed(assigned, timeout=_OFFSETS_S)
+                (answer,) = self._client.committed(
+                    [TopicPartition(self._queue, number)], timeout=_OFFSETS_S
+                )
             except KafkaException:
                 continue
-            return {one.partition: one.metadata for one in answer if one.error is None}
+            if answer.error is None:
+                return answer.metadata
         self._log.warning(
             "attempts_not_read",
-            reason="Kafka did not tell our commits in time; attempts are counted anew.",
+            partition=number,
+            reason="Kafka did not tell our commit in time; attempts are counted anew.",
         )
-        return {}
+        return None
 
-    def _on_revoke(self, client: Consumer, revoked: list[TopicPartition]) -> None:
+    def _on_revoke(self, _client: Consumer, revoked: list[TopicPartition]) -> None:
         numbers = [one.partition for one in revoked]
-        offers = self._offers(numbers)
-        # A broker that is away would only hold up the rebalance, or our leave.
-        if offers and self._connection.state is State.UP:
-            try:
-                self._on_commit(None, client.commit(offsets=offers, asynchronous=False))
-            except KafkaException as error:
-                self._log.info("commit_refused", reason=error.args[0].name())
+        self._committer.finish(numbers)
         self._drop(numbers)
 
     def _on_lost(self, _client: Consumer, lost: list[TopicPartition]) -> None:
         self._drop([one.partition for one in lost])
 
-    def _drop(self, numbers: Iterable[int]) -> None:
-        unsettled: list[Future[None]] = []
-        with self._changed:
-            for number in numbers:
-                if partition := self._partitions.pop(number, None):
-                    unsettled += partition.lose()
-                    self._paused_numbers.discard(number)
-            self._ready = deque(held for held in self._ready if not held.partition.is_lost)
-            self._ready_bytes = sum(len(held.message.body) for held in self._ready)
-            self._later = [entry for entry in self._later if not entry[2].partition.is_lost]
-            heapq.heapify(self._later)
-        for future in unsettled:
-            future.set_exception(SettlementLost("the partition was taken back before the commit"))
+    def _drop(self, numbers: list[int]) -> None:
+        self._books.drop(numbers)
+        self._paused_numbers.difference_update(numbers)
+        self._unread.difference_update(numbers)
 
     def _on_error(self, error: KafkaError) -> None:
         code = error.code()
@@ -447,10 +359,11 @@ class KafkaConsumer:
         if any(is_up(broker) for broker in stats.get("brokers", {}).values()):
             self._connection.came_up()
         partitions = stats.get("topics", {}).get(self._queue, {}).get("partitions", {})
+        ours = self._books.numbers()
         lags = [
             entry["consumer_lag"]
             for number, entry in partitions.items()
-            if int(number) in self._partitions and entry.get("consumer_lag", -1) >= 0
+            if int(number) in ours and entry.get("consumer_lag", -1) >= 0
         ]
         self._lag = sum(lags) if lags else None
 
@@ -459,11 +372,11 @@ class KafkaConsumer:
             self._client.close()  # revokes, so the finished prefix is committed on the way
         except KafkaException as error:
             self._log.warning("broker_left_badly", reason=error.args[0].name())
+        self._committer.close()
         with self._changed:
-            numbers = list(self._partitions)
             self._is_closing = True
             self._changed.notify_all()
-        self._drop(numbers)
+        self._drop(self._books.numbers())
 
 
 def is_up(broker: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,8 +10,9 @@ from typing import Protocol
 from confluent_kafka import Message as ClientMessage
 
 from vault_ml.brokers.kafka.attempts import Attempt
-from vault_ml.brokers.kafka.partition import Partition
-from vault_ml.brokers.port import Message, SettlementLost
+from vault_ml.brokers.kafka.partition import Partition, Settling
+from vault_ml.brokers.port import Message, Outgoing, SettlementLost
+from vault_ml.errors import PoisonError
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +27,12 @@ class Held:
 class Settler(Protocol):
     """The consumer, as a delivery sees it."""
 
-    def finish(self, held: Held, future: Future[None]) -> bool:
-        """Note that the work is done; False when the partition was taken from us."""
+    def finish(self, held: Held, settling: Settling) -> bool:
+        """Note that the work is done; False when the partition was taken from us.
+
+        Raises:
+            TypeError: something is to be published, and there are no transactions.
+        """
         ...
 
     def put_back(self, held: Held, attempt: Attempt, after_s: float) -> None:
@@ -62,12 +68,13 @@ class KafkaDelivery:
         """Unix seconds; across restarts known for what was retried."""
         return self._attempt.first_received_at
 
-    def ack(self) -> Future[None]:
-        """As the port says. Callbacks of the future run on the broker thread: keep them short."""
+    def ack(self, publishing: Sequence[Outgoing] = ()) -> Future[None]:
+        """As the port says. Callbacks of the future run on the thread that commits: be short."""
         self._settle_once()
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()  # nobody can cancel what the broker decides
-        if not self._settler.finish(self._held, future):
+        future.add_done_callback(self._after)  # the first of the callbacks, so it runs first
+        if not self._settler.finish(self._held, Settling(future, tuple(publishing))):
             future.set_exception(SettlementLost(f"{self.id} was taken back before it was settled"))
         return future
 
@@ -77,6 +84,10 @@ class KafkaDelivery:
         number = self._attempt.number + (1 if burn_attempt else 0)
         again = Attempt(number, self._attempt.first_received_at)
         self._settler.put_back(self._held, again, after_s)
+
+    def _after(self, future: Future[None]) -> None:
+        if isinstance(future.exception(), PoisonError):
+            self._is_settled = False  # refused, so it is in our hands again
 
     def _settle_once(self) -> None:
         if self._is_settled:

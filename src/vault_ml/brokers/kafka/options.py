@@ -29,8 +29,13 @@ _CONTRACT = {
     "acks": "a result is published when all replicas have it",
     "request.required.acks": "a result is published when all replicas have it",
     "batch.num.messages": "a result that is too large must not take others with it",
-    "transactional.id": "transactions are not offered yet",
+    "transactional.id": "KAFKA_TRANSACTIONS=true makes one for every process",
 }
+# A worker that dies within a transaction holds up those who read the results, and whoever takes
+# over its partitions, this long (and up to 10 s more: brokers look every 10 s). Ours take far less
+# than a second; a broker that hesitates for longer costs a rebuilt producer, nothing else.
+_TRANSACTION_TIMEOUT_MS = 15_000
+_COMMITTED = "read_committed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,7 @@ class KafkaOptions:
         mechanism: `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512` or `OAUTHBEARER`; PLAIN when empty.
         security: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`; PLAINTEXT when empty.
         extra: further librdkafka options, passed through.
+        transactions: results become visible together with the offsets of their events.
 
     Raises:
         ConfigError: the values contradict each other, or `extra` holds an option that has its own
@@ -57,6 +63,7 @@ class KafkaOptions:
     mechanism: str = ""
     security: str = ""
     extra: Mapping[str, str] = field(default_factory=dict, repr=False)
+    transactions: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, before anything connects."""
@@ -67,6 +74,11 @@ class KafkaOptions:
                 raise ConfigError(f"KAFKA_OPTIONS may not set {name}; use {variable}.")
             if reason := _CONTRACT.get(name):
                 raise ConfigError(f"KAFKA_OPTIONS may not set {name}: {reason}.")
+        if self.transactions and self.extra.get("isolation.level", _COMMITTED) != _COMMITTED:
+            raise ConfigError(
+                "KAFKA_OPTIONS may not set isolation.level when KAFKA_TRANSACTIONS=true: whoever "
+                "takes over a partition must wait for the transactions of its last owner."
+            )
         if self.username and not self.security:
             raise ConfigError(
                 "KAFKA_USERNAME is set but KAFKA_SECURITY is not, so the login would not be used; "
@@ -146,4 +158,19 @@ class KafkaOptions:
             "batch.num.messages": 1,
             # We make topics ourselves, and say so.
             "allow.auto.create.topics": False,
+        }
+
+    def transactional_producer(self, transactional_id: str) -> dict[str, Any]:
+        """Options of the producer of one process' transactions."""
+        timeout_ms = int(self.extra.get("transaction.timeout.ms", _TRANSACTION_TIMEOUT_MS))
+        return {
+            **self.producer(),
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": timeout_ms,
+            # librdkafka asks for this order. A message that took longer would come too late anyway.
+            "message.timeout.ms": min(timeout_ms, int(self.extra.get("message.timeout.ms", 2**31))),
+            # The coordinator answers "a moment" while it writes the end of the last transaction.
+            "retry.backoff.ms": 20,
+            # The only place where librdkafka tells which requests a broker understands.
+            "debug": ",".join(filter(None, ("feature", self.extra.get("debug", "")))),
         }

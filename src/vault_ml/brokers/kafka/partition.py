@@ -2,14 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 
 from vault_ml.brokers.kafka.attempts import METADATA_LIMIT_BYTES, Attempt, decode, encode
 from vault_ml.brokers.offsets import FinishedPrefix
+from vault_ml.brokers.port import Outgoing
+
+
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """A message whose work is done, until a commit has passed it.
+
+    Attributes:
+        future: done by that commit.
+        publishing: what is to become visible with it (transactions only).
+    """
+
+    future: Future[None]
+    publishing: tuple[Outgoing, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Of what is to be published."""
+        return sum(len(message.body) for _, message in self.publishing)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one partition has for a transaction.
+
+    Attributes:
+        partition: whose it is.
+        end: the offset to commit; everything below it is finished.
+        text: to go with the commit.
+        publishing: what becomes visible by it, as (offset of the event, what), in order.
+    """
+
+    partition: Partition
+    end: int
+    text: str
+    publishing: tuple[tuple[int, Outgoing], ...]
 
 
 class Partition:
-    """One partition from its assignment to its revocation. The consumer's lock guards it.
+    """One partition from its assignment to its revocation. The books' lock guards it.
 
     Attributes:
         is_lost: it was taken from us; nothing of it can be settled any more.
@@ -22,7 +60,8 @@ class Partition:
         self.is_lost = False
         self._prefix = FinishedPrefix()
         self._attempts = decode(metadata)
-        self._acked: dict[int, Future[None]] = {}
+        self._settling: dict[int, Settling] = {}
+        self._refused: set[int] = set()  # finished once, but what it was to publish was refused
         self._confirmed: tuple[int, str] | None = None
         self._start_metadata = metadata or ""
         self._offered: tuple[int, str] | None = None
@@ -30,8 +69,19 @@ class Partition:
 
     @property
     def window(self) -> int:
-        """How many received messages no commit has room to pass."""
-        return self._prefix.window
+        """How many received messages no commit has passed yet."""
+        return self._prefix.unfinished + len(self._refused) + len(self._settling)
+
+    @property
+    def held_bytes(self) -> int:
+        """Size of what waits here to be published."""
+        return sum(settling.size_bytes for settling in self._settling.values())
+
+    @property
+    def has_to_settle(self) -> bool:
+        """True when a commit now would change something."""
+        position = self._position()
+        return position is not None and self._confirmed != (position, encode(self._attempts))
 
     def name(self, offset: int) -> str:
         """A delivery's name for logs."""
@@ -59,15 +109,30 @@ class Partition:
         """Note which attempt comes next."""
         self._attempts[offset] = attempt
 
-    def finish(self, offset: int, acked: Future[None]) -> None:
-        """Note that the work is done; `acked` is for `confirm` or `lose`."""
-        self._prefix.finish(offset)
+    def finish(self, offset: int, settling: Settling) -> None:
+        """Note that the work is done; its future is for `confirm`, `refuse` or `lose`."""
+        if offset in self._refused:
+            self._refused.discard(offset)
+        else:
+            self._prefix.finish(offset)
         self._attempts.pop(offset, None)
-        self._acked[offset] = acked
+        self._settling[offset] = settling
+
+    def refuse(self, offset: int) -> Future[None] | None:
+        """Note that what `offset` was to publish cannot be; it counts as unfinished again.
+
+        Returns:
+            Its future, to be failed; None when it is settled by now.
+        """
+        settling = self._settling.pop(offset, None)
+        if settling is None:
+            return None
+        self._refused.add(offset)
+        return settling.future
 
     def offer(self, limit_bytes: int = METADATA_LIMIT_BYTES) -> tuple[int, str] | None:
         """The offset and text to commit now, or None when that would change nothing."""
-        position = self._prefix.position
+        position = self._position()
         if position is None:
             return None
         offer = (position, encode(self._attempts, limit_bytes))
@@ -76,15 +141,51 @@ class Partition:
         self._offered = offer
         return offer
 
+    def share(
+        self, *, events: int, size_bytes: int, limit_bytes: int = METADATA_LIMIT_BYTES
+    ) -> Share | None:
+        """What a transaction could commit now; None when that would change nothing.
+
+        Args:
+            events: no more than so many, the oldest first.
+            size_bytes: no more than this to publish, unless a single one is larger.
+            limit_bytes: of the text.
+        """
+        position = self._position()
+        if position is None:
+            return None
+        end, total = position, 0
+        publishing: list[tuple[int, Outgoing]] = []
+        ready = sorted(offset for offset in self._settling if offset < position)
+        for count, offset in enumerate(ready):
+            settling = self._settling[offset]
+            total += settling.size_bytes
+            if count == events or (count and total > size_bytes):
+                end = offset
+                break
+            publishing += [(offset, outgoing) for outgoing in settling.publishing]
+        offer = (end, encode(self._attempts, limit_bytes))
+        if offer == self._confirmed:
+            return None
+        self._offered = offer
+        return Share(self, *offer, tuple(publishing))
+
     def confirm(self, offset: int) -> list[Future[None]]:
         """Note that a commit went through; returns what is settled by it."""
         if self._offered is not None and self._offered[0] == offset:
             self._confirmed = self._offered
-        return [self._acked.pop(done) for done in sorted(self._acked) if done < offset]
+        passed = sorted(done for done in self._settling if done < offset)
+        return [self._settling.pop(done).future for done in passed]
 
-    def lose(self) -> list[Future[None]]:
+    def lose(self) -> Sequence[Future[None]]:
         """Note that it was taken from us; returns what was not settled."""
         self.is_lost = True
-        lost = list(self._acked.values())
-        self._acked.clear()
+        lost = [settling.future for settling in self._settling.values()]
+        self._settling.clear()
         return lost
+
+    def _position(self) -> int | None:
+        position = self._prefix.position
+        if position is None or not self._refused:
+            return position
+        return min(position, *self._refused)

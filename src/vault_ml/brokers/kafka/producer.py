@@ -11,32 +11,17 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as ClientMessage
 
 from vault_ml.brokers.kafka import codes
-from vault_ml.brokers.kafka.cluster import Cluster, checked_client, may_not_sentence
+from vault_ml.brokers.kafka.cluster import Cluster, checked_client
 from vault_ml.brokers.kafka.connection import Connection
 from vault_ml.brokers.kafka.options import KafkaOptions
+from vault_ml.brokers.kafka.refusals import NO_TOPIC, refusal
 from vault_ml.brokers.port import Message
-from vault_ml.errors import BrokerUnavailable, ConfigError, MessageTooLarge
+from vault_ml.errors import BrokerUnavailable
 from vault_ml.telemetry.log import Log
 
 _ANY_PARTITION = -1  # librdkafka chooses: by the key, else at random
 _POLL_S = 0.1
 _SLICE_S = 0.2  # of waiting; between slices a refused login is noticed
-
-_TOO_LARGE = {
-    KafkaError.MSG_SIZE_TOO_LARGE,
-    KafkaError.RECORD_LIST_TOO_LARGE,
-    KafkaError.INVALID_MSG_SIZE,
-}
-_NO_TOPIC = {
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    codes.UNKNOWN_TOPIC,
-    codes.UNKNOWN_PARTITION,
-}
-_MAY_NOT = {
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-}
-_REFUSED = {KafkaError.INVALID_RECORD, KafkaError.POLICY_VIOLATION}
 
 
 class KafkaProducer:
@@ -73,7 +58,7 @@ class KafkaProducer:
         deadline = time.monotonic() + timeout_s
         self._ensure_topic(destination, deadline)
         error = self._send(destination, partition, message, deadline)
-        if error is not None and error.code() in _NO_TOPIC:
+        if error is not None and error.code() in NO_TOPIC:
             # It was there when we looked, and was removed since.
             self._forget(destination)
             self._ensure_topic(destination, deadline)
@@ -153,26 +138,15 @@ class KafkaProducer:
             try:
                 return reported.result(max(0.0, min(left, _SLICE_S)))
             except FutureTimeout:
-                if refusal := self._connection.refusal():
-                    raise refusal from None
+                if rejected := self._connection.refusal():
+                    raise rejected from None
                 if left <= 0:
                     raise self._connection.unavailable() from None
 
     def _translated(self, error: KafkaError, destination: str, message: Message) -> Exception:
-        code = error.code()
-        if code in _TOO_LARGE:
-            return MessageTooLarge(
-                f"Kafka refuses a message of {len(message.body)} bytes on {destination!r}; "
-                "its limit is max.message.bytes of the topic."
-            )
-        if code in _MAY_NOT:
-            return ConfigError(may_not_sentence(destination))
-        if code in _REFUSED:
-            return ConfigError(
-                f"The Kafka topic {destination!r} refuses our message ({error.name()}): "
-                "its cleanup.policy or its schema rules do not fit."
-            )
-        if error.fatal() or code == codes.FATAL:
+        if (known := refusal(error, destination, message)) is not None:
+            return known
+        if error.fatal() or error.code() == codes.FATAL:
             self._replace_client()
         return BrokerUnavailable(
             f"Kafka at {self._options.brokers} did not confirm a message to {destination!r} "
