@@ -10,6 +10,7 @@ import boto3
 
 from connected.gate import Gate
 from contract.said_log import SaidLog
+from vault_ml.brokers.browsing import HoldingBrowser
 from vault_ml.brokers.sqs import SqsConsumer, SqsOptions, SqsProducer
 
 if TYPE_CHECKING:
@@ -56,6 +57,9 @@ class SqsSystem:
 
     def producer(self) -> SqsProducer:
         return SqsProducer(self.options(), f"vault-ml-test-ping{self.ending}", log=self.log)
+
+    def browser(self, queue: str) -> HoldingBrowser:
+        return HoldingBrowser(lambda: self.consumer(queue), quiet_s=2.0)
 
     def set_down(self) -> None:
         assert self.gate is not None

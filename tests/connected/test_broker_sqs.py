@@ -6,6 +6,7 @@ import pytest
 
 from connected.sqs_system import SqsSystem
 from contract.broker_contract import BrokerContract, BrokerSystem
+from contract.browser_contract import BrowserContract, BrowserSystem
 
 pytestmark = pytest.mark.connected
 
@@ -24,4 +25,20 @@ class TestSqsFifo(BrokerContract):
 
     @pytest.fixture
     def system(self, sqs_fifo_system: SqsSystem) -> BrokerSystem:
+        return sqs_fifo_system
+
+
+class TestSqsBrowser(BrowserContract):
+    keeps_order = False
+
+    @pytest.fixture
+    def system(self, sqs_system: SqsSystem) -> BrowserSystem:
+        return sqs_system
+
+
+class TestSqsFifoBrowser(BrowserContract):
+    keeps_order = False  # a dead letter is alone in its group
+
+    @pytest.fixture
+    def system(self, sqs_fifo_system: SqsSystem) -> BrowserSystem:
         return sqs_fifo_system

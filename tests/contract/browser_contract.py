@@ -17,6 +17,9 @@ from vault_ml.brokers.letter_selection import Selection
 from vault_ml.brokers.port import Browser, Delivery, Message
 from vault_ml.errors import BrokerUnavailable, MalformedEvent, UndecodableRecording
 
+# What makes a message a dead letter.
+DEATH = {dead_letter.DEAD_LETTERED_AT: "2026-03-01T10:00:00+00:00"}
+
 
 class BrowserSystem(BrokerSystem, Protocol):
     """A running broker whose queues can be looked through."""
@@ -74,7 +77,8 @@ class BrowserContract:
     ) -> None:
         queue = system.new_queue()
         sent = [
-            Message(b"\x00%d" % n, b"camera" if n % 2 else None, {"n": f"é{n}"}) for n in range(25)
+            Message(b"\x00%d" % n, b"camera" if n % 2 else None, {**DEATH, "n": f"é{n}"})
+            for n in range(25)
         ]
         for message in sent:
             broker.producer.publish(queue, message, timeout_s=JOIN_S)
@@ -105,7 +109,7 @@ class BrowserContract:
 
     def test_of_two_equal_messages_one_stays(self, broker: Tester, system: BrowserSystem) -> None:
         queue = system.new_queue()
-        twins = [Message(b"twin", b"camera", {"made": str(n // 2)}) for n in range(4)]
+        twins = [Message(b"twin", b"camera", {**DEATH, "made": str(n // 2)}) for n in range(4)]
         for message in twins:
             broker.producer.publish(queue, message, timeout_s=JOIN_S)
         with browsing(system, queue) as found:
