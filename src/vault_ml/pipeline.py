@@ -196,6 +196,8 @@ class Pipeline:
                     LookedAtFrame(frame.index, frame.timestamp_s, detections)
                     for frame, detections in zip(decoded.frames, seen, strict=True)
                 ),
+                is_partial=decoded.partial,
+                seconds_covered=decoded.duration_s,
             )
 
     def _result(
@@ -229,6 +231,8 @@ class Pipeline:
                 ranges=list(recording.ranges),
                 width=looked_at.size_wh[0],
                 height=looked_at.size_wh[1],
+                partial=looked_at.is_partial,
+                seconds_covered=looked_at.seconds_covered,
             ),
         )
         result = build_result(event, looked_at.frames, run, options.result)
@@ -284,3 +288,5 @@ class _Fetched:
 class _LookedAt:
     size_wh: tuple[int, int]
     frames: tuple[LookedAtFrame, ...]
+    is_partial: bool
+    seconds_covered: float | None

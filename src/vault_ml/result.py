@@ -75,6 +75,10 @@ class RunRecording:
     """Of the picture as a person sees it, pixels."""
     height: int
     """Of the picture as a person sees it, pixels."""
+    partial: bool
+    """Whether it was cut off, or is damaged from some place on: what is there was looked at."""
+    seconds_covered: float | None
+    """From its first to the end of its last picture that is there, seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ RUN = Run(
     device="cpu",
     precision="fp32",
     sampling="keyframe",
-    recording=RunRecording(1000, 4000, "cd" * 32, [(0, 499), (800, 1299)], 1920, 1080),
+    recording=RunRecording(1000, 4000, "cd" * 32, [(0, 499), (800, 1299)], 1920, 1080, False, 4.0),
 )
 EVENT = b'{"source": "s", "payload": {"key": "k"}}'
 PLAIN = ResultOptions(extras=False)
@@ -211,6 +211,16 @@ def test_the_run_id_is_always_in_the_headers_and_trace_context_goes_on() -> None
     assert headers["traceparent"] == "00-a-b-01"
     assert headers["vault-ml-run-id"] == RUN.id
     assert "authorization" not in headers
+
+
+def test_a_recording_that_was_cut_off_is_called_partial() -> None:
+    cut_off = dataclasses.replace(
+        RUN, recording=dataclasses.replace(RUN.recording, partial=True, seconds_covered=6.0)
+    )
+    body = build_result(parse(EVENT), [CAR], cut_off, ResultOptions()).body
+    jsonschema.validate(json.loads(body), result_schema())
+    recording = json.loads(body)["data"]["run"]["recording"]
+    assert (recording["partial"], recording["seconds_covered"]) == (True, 6.0)
 
 
 def test_the_schema_accepts_every_result_and_refuses_broken_ones() -> None:

@@ -105,7 +105,8 @@ class DecodedRecording:
     Attributes:
         frames: in order of time; their pixels are views of `shared`.
         shared: the memory, to be handed to the detector.
-        duration_s: presentation time of all that is there, seconds.
+        duration_s: presentation time of all that is there, seconds: what was covered, where the
+            recording was cut off.
         partial: the recording was cut off, or is damaged from some place on.
         bytes_read: how many bytes of the recording were fetched; all of them for a descriptor.
     """
@@ -126,11 +127,6 @@ class DecodedRecording:
         self.bytes_read = bytes_read
         self._pool = pool
         self._worker = worker
-
-    @property
-    def seconds_covered(self) -> float | None:
-        """How much of the recording there is to look at, where it was cut off; else None."""
-        return self.duration_s if self.partial else None
 
     def picture(self, index: int) -> NDArray[np.uint8]:
         """The whole of frame `index`: (h, w, 3) uint8 RGB at the original size, upright.
