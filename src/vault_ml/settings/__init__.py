@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 from vault_ml.settings.fields import Settings
-from vault_ml.settings.loading import load, notices, unknown_variables
+from vault_ml.settings.loading import keys_of_recordings, load, notices, unknown_variables
 from vault_ml.settings.report import Row, describe, markdown_table
 
 __all__ = [
     "Row",
     "Settings",
     "describe",
+    "keys_of_recordings",
     "load",
     "markdown_table",
     "notices",

@@ -146,8 +146,8 @@ def _origins(value: object) -> object:
         raise _wrong(f"must be {error}") from None
 
 
-def _list_of_keys(text: str) -> tuple[str, ...]:
-    """`a,b`, or a JSON list where a key holds a comma."""
+def list_of_keys(text: str) -> tuple[str, ...]:
+    """RECORDING_KEYS: `a,b`, or a JSON list where a key holds a comma."""
     if not text.lstrip().startswith("["):
         return tuple(dict.fromkeys(key for key in text.split(",") if key))
     try:
@@ -568,7 +568,7 @@ class Settings(BaseSettings):
     @classmethod
     def _keys(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            _list_of_keys(value.get_secret_value())
+            list_of_keys(value.get_secret_value())
         return value
 
     @field_validator("kafka_broker")
@@ -675,7 +675,7 @@ class Settings(BaseSettings):
     def keys_of_recordings(self) -> tuple[str, ...]:
         """`RECORDING_KEYS`, one by one."""
         keys = self.recording_keys
-        return () if keys is None else _list_of_keys(keys.get_secret_value())
+        return () if keys is None else list_of_keys(keys.get_secret_value())
 
     @property
     def web_host_port(self) -> tuple[str, int] | None:

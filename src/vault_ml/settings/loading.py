@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
 
 from vault_ml.brokers.dead_letter import dead_letter_name
 from vault_ml.brokers.queue_names import is_url, sqs_name, sqs_problem
 from vault_ml.errors import ConfigError
-from vault_ml.settings.fields import Settings, is_secret, names, variable
+from vault_ml.settings.fields import Settings, is_secret, list_of_keys, names, variable
 
 _SHOWN_CHARACTERS = 60
 # Values of these may hold a credential that somebody put in the wrong place.
@@ -101,6 +102,18 @@ def load(environ: Mapping[str, str]) -> Settings:
         lines += _mistyped(environ)  # often the very reason why something is missing
         raise ConfigError("\n".join(lines)) from None
     return settings
+
+
+def keys_of_recordings(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """RECORDING_KEYS alone, for commands that need no other setting.
+
+    Raises:
+        ConfigError: they are no list.
+    """
+    try:
+        return list_of_keys(environ.get("RECORDING_KEYS", "").strip("\r\n"))
+    except PydanticCustomError as error:
+        raise ConfigError(f"RECORDING_KEYS: {error.message()}") from None
 
 
 def notices(environ: Mapping[str, str]) -> list[str]:

@@ -8,7 +8,7 @@ are refused. It reads the headers of boxes and the tables, never a picture.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from vault_ml.video.limits import DecodeLimits, Reason, Refused
@@ -74,6 +74,50 @@ def outline(read_at: ReadAt, size_bytes: int, limits: DecodeLimits) -> Outline:
     return _Walk(read_at, size_bytes, limits).outline()
 
 
+@dataclass(frozen=True, slots=True)
+class Box:
+    """One box of a file.
+
+    Attributes:
+        kind: such as `moov`; of a `uuid` box the sixteen bytes behind its header tell more.
+        at: where it begins, bytes.
+        body_at: where its content begins.
+        end: where it ends.
+    """
+
+    kind: bytes
+    at: int
+    body_at: int
+    end: int
+
+
+def boxes_between(
+    read_at: ReadAt, start: int, end: int, limits: DecodeLimits | None = None
+) -> Iterator[Box]:
+    """The boxes that stand one behind another, up to the first that is cut off or none.
+
+    Args:
+        read_at: as `outline`.
+        start: where the first begins.
+        end: where the last ends at the latest.
+        limits: the default ones where None.
+
+    Raises:
+        Refused: there are more than a recording has.
+    """
+    walk = _Walk(read_at, end, limits or DecodeLimits())
+    at = start
+    while at < end:
+        kind, header, size = walk.header(at)
+        if size < header or at + size > end:
+            return
+        if kind == b"moof":
+            walk.fragments += 1
+        walk.count_box()
+        yield Box(kind, at, at + header, at + size)
+        at += size
+
+
 @dataclass(slots=True)
 class _Track:
     """What is counted in one `trak`."""
@@ -99,7 +143,7 @@ class _Walk:
     def outline(self) -> Outline:
         at = 0
         while at < self.size_bytes:
-            kind, header, size = self._header(at)
+            kind, header, size = self.header(at)
             if size < header:
                 self.is_cut = True  # no box begins here
                 break
@@ -113,7 +157,7 @@ class _Walk:
             at = end
         return Outline(tuple(self.pictures), at, self.is_cut, self.has_index, self.fragments)
 
-    def _header(self, at: int) -> tuple[bytes, int, int]:
+    def header(self, at: int) -> tuple[bytes, int, int]:
         """Kind, length of the header and of the whole box; a length of 0 where there is none."""
         start = self._read(at, 16)
         if len(start) < 8:
@@ -131,7 +175,7 @@ class _Walk:
             if self.fragments > self.limits.max_fragments:
                 raise Refused(Reason.FRAGMENTS)
         else:
-            self._count_box()
+            self.count_box()
         if kind == b"mdat":
             self.pictures.append((at + header, end))
         elif kind in {b"moov", b"moof", b"sidx"}:
@@ -153,7 +197,7 @@ class _Walk:
             size, kind = struct.unpack_from(">I4s", body, at)
             if size < 8 or at + size > len(body):
                 return
-            self._count_box()
+            self.count_box()
             inner = body[at + 8 : at + size]
             if kind == b"trak":
                 own = _Track()
@@ -172,7 +216,8 @@ class _Walk:
                 self._count_samples(_number(inner, 4))
             at += size
 
-    def _count_box(self) -> None:
+    def count_box(self) -> None:
+        """Count a box that is no fragment's. Raises `Refused` for one too many."""
         self.boxes += 1
         if self.boxes > _MAX_BOXES + _BOXES_PER_FRAGMENT * self.fragments:
             raise Refused(Reason.NESTING)
