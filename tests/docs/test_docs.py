@@ -187,6 +187,17 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(there), f"{target}: no such heading"
 
 
+def test_pages_that_the_code_names_are_there() -> None:
+    sources = [*(ROOT / "src").rglob("*.py"), ROOT / "Makefile", ROOT / "pyproject.toml"]
+    named = {
+        (page, str(path.relative_to(ROOT)))
+        for path in sources
+        for page in re.findall(r"docs/[\w/-]+\.md", path.read_text())
+    }
+    assert len(named) > 5
+    assert sorted(pair for pair in named if not (ROOT / pair[0]).exists()) == []
+
+
 def test_every_page_can_be_found_from_the_readme() -> None:
     seen: set[Path] = set()
     ahead = [ROOT / "README.md"]
