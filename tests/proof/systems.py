@@ -1,0 +1,30 @@
+"""Which brokers there are, and why one cannot be started here."""
+
+from __future__ import annotations
+
+from proof.queues import System
+
+NAMES = ("kafka", "sqs", "rabbitmq")
+MOCK = "kafka-mock"
+
+
+def why_not(name: str) -> str | None:
+    """Why it cannot be started here, or None."""
+    if name == "kafka":
+        from connected import start_kafka
+
+        return start_kafka.why_not()
+    return None
+
+
+def start(name: str) -> System:
+    """Start it."""
+    if name == "kafka":
+        from proof.kafka_queues import ApacheKafkaSystem
+
+        return ApacheKafkaSystem()
+    if name == MOCK:
+        from proof.kafka_queues import MockKafkaSystem
+
+        return MockKafkaSystem()
+    raise ValueError(f"there is no broker {name!r}; there are {', '.join((*NAMES, MOCK))}")
