@@ -23,6 +23,7 @@ from vault_ml.cli import app
 from vault_ml.demo.clips import sample_clips
 from vault_ml.demo.kafka_server import EmbeddedKafka
 from vault_ml.models.catalogue import KNOWN_MODELS
+from vault_ml.schemas import result_schema
 from vault_ml.settings.fields import ALIASES, Settings, variable
 from vault_ml.telemetry.metrics import Metrics
 from vault_ml.yolo.corrections import CORRECTIONS
@@ -83,6 +84,19 @@ def test_every_command_is_documented_and_explains_itself() -> None:
     for words, help_text in walk(typer.main.get_command(app), "vault-ml"):
         assert f"## {words}\n" in page
         assert len(help_text) > 10, words
+
+
+def test_every_member_of_a_result_is_documented() -> None:
+    page = text("docs/reference/messages.md")
+    schemas = result_schema()["$defs"]
+    members = {
+        f"{where}{name}"
+        for kind, where in (("RunDocument", ""), ("RunRemains", ""), ("Data", "data."),
+                            ("RunModel", "model."), ("RunRecording", "recording."))
+        for name in schemas[kind]["properties"]
+    } - {"data.run", "model", "recording"}  # fmt: skip
+    assert len(members) > 20
+    assert sorted(name for name in members if f"`{name}`" not in page) == []
 
 
 def test_every_known_model_and_correction_is_documented() -> None:
