@@ -23,7 +23,7 @@ def shared_file(relative: str) -> Path:
 
 # What the worker reads from the environment. A developer's own variables must not steer a test.
 _PREFIXES = (
-    "QUEUE_", "KAFKA_", "RABBITMQ_", "SQS_", "AWS_", "VAULT_", "STORAGE_", "KERBEROS_",
+    "QUEUE_", "KAFKA_", "RABBITMQ_", "OUTCOMES", "SQS_", "AWS_", "VAULT_", "STORAGE_", "KERBEROS_",
     "TARGET_QUEUE", "NUMBER_OF", "MAX_NUMBER", "FORWARDING_", "REMOVE_", "MOVE_", "MIN_",
     "MODEL", "CONFIDENCE_", "NMS_", "FRAME_", "PRECISION", "INPUT_SHAPE", "RUNTIME", "WORKER_",
     "RESULT_", "WEB_", "LOG_", "MESSAGE_", "RECORDING_", "RETRY_", "PRESET",

@@ -19,10 +19,13 @@ from vault_ml.brokers.dead_letter import DeadLetters
 from vault_ml.brokers.port import Consumer, Producer
 from vault_ml.brokers_for import broker_for
 from vault_ml.detector_process import DetectorOptions, DetectorProcess
-from vault_ml.errors import ConfigError
+from vault_ml.errors import ConfigError, OutcomesUnavailable
 from vault_ml.inference.cpu_quota import usable_cpus
 from vault_ml.models.prepare import ModelFiles, PreparedModel, prepare, resolve
 from vault_ml.outage import Outages, Stopping
+from vault_ml.outcomes.finished import FinishedRuns
+from vault_ml.outcomes.opening import open_store
+from vault_ml.outcomes.port import OutcomeStore
 from vault_ml.pipeline import Pipeline, PipelineOptions
 from vault_ml.removal import Removals
 from vault_ml.result import ResultOptions
@@ -117,6 +120,7 @@ def _wire(
     decoders.start()
 
     vaults = _vaults(chosen, stack)
+    finished = _finished(chosen, stack, metrics, log)
     broker = broker_for(chosen, log)
     producer = broker.producer()
     stack.callback(producer.close, _PING_S)
@@ -175,7 +179,47 @@ def _wire(
         health=health,
         log=log,
         recording_log=recording_log,
+        finished=finished,
     )
+
+
+def _finished(
+    chosen: Settings, stack: ExitStack, metrics: Metrics, log: Logger
+) -> FinishedRuns | None:
+    """The memory of finished runs, where one is set. One that is away is no reason to wait."""
+    if chosen.outcomes is None:
+        return None
+    store = _outcome_store(chosen)
+    stack.callback(store.close)
+    try:
+        store.ping()
+    except OutcomesUnavailable as error:
+        log.warning("outcomes_away", reason=f"{error} Work begins without.")
+    return FinishedRuns(store, _steps(chosen), on_failure=metrics.outcome_failure, log=log)
+
+
+def _outcome_store(chosen: Settings) -> OutcomeStore:
+    password = chosen.outcomes_password
+    return open_store(
+        chosen.outcomes or "",
+        username=chosen.outcomes_username or "",
+        password=password.get_secret_value() if password else "",
+        max_age_s=chosen.outcomes_max_age_s,
+        max_count=chosen.outcomes_max_count,
+    )
+
+
+def _steps(chosen: Settings) -> frozenset[str]:
+    """What is done with a result, and where it goes; with more of it, a run is not finished."""
+    steps = []
+    if chosen.queue_target is not None:
+        steps.append(f"publish {chosen.queue_target}")
+    if chosen.forwarding_media:
+        steps.append("forward_media")
+    if chosen.forwarding_metadata:
+        method, path = chosen.forward_metadata_method, chosen.forward_metadata_path
+        steps.append(f"forward_metadata {method} {path}")
+    return frozenset(steps)
 
 
 class _Gate:
@@ -383,6 +427,16 @@ def checks(environ: Mapping[str, str]) -> Iterator[tuple[str, Callable[[], str]]
             producer.close(1.0)
         return f"{broker.where} answers"
 
+    def check_outcomes() -> str:
+        store = _outcome_store(chosen)
+        try:
+            store.ping()
+        finally:
+            store.close()
+        return f"{chosen.outcomes} answers"
+
     yield "model", check_model
     yield "vault", check_vault
     yield "broker", check_broker
+    if chosen.outcomes is not None:
+        yield "outcomes", check_outcomes

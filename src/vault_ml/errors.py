@@ -8,7 +8,8 @@ VaultMLError
 │   ├── VaultUnavailable
 │   ├── BrokerUnavailable
 │   ├── SinkUnavailable
-│   └── DetectorUnavailable
+│   ├── DetectorUnavailable
+│   └── OutcomesUnavailable   the exception: work goes on without (ADR 10)
 ├── RetryableError            this event, later, with capped attempts
 │   ├── RecordingNotFound
 │   ├── RecordingIncomplete
@@ -75,6 +76,10 @@ class SinkUnavailable(UnavailableError):
 
 class DetectorUnavailable(UnavailableError):
     """The detector process died or is stuck; it is being replaced."""
+
+
+class OutcomesUnavailable(UnavailableError):
+    """The store of finished runs does not answer; work goes on without it."""
 
 
 class RetryableError(VaultMLError):

@@ -120,6 +120,10 @@ class Pipeline:
         self._metrics = metrics
         self._growth = Growth(options.growth_patience_s)
 
+    def run_id(self, event: RecordingEvent) -> str:
+        """The id of the run that `process` would make; known before anything is fetched."""
+        return run_id(event.key, event.source, self._way_of_looking())
+
     def process(self, event: RecordingEvent, message: Message, progress: Progress) -> Processed:
         """Look at the event's recording.
 
@@ -210,7 +214,7 @@ class Pipeline:
         progress: Progress,
     ) -> Processed:
         options, info = self._options, self._detector.info
-        identity = run_id(event.key, event.source, self._way_of_looking())
+        identity = self.run_id(event)
         run = Run(
             id=identity,
             version=__version__,

@@ -28,6 +28,7 @@ class _Removal:
     key: str
     source: str
     storage: Storage | None
+    then: Callable[[], None]
 
 
 class Removals:
@@ -54,10 +55,21 @@ class Removals:
         """Start the thread."""
         self._thread.start()
 
-    def after(self, settled: Future[None], event: RecordingEvent) -> None:
-        """Remove the event's recording once `settled` is done; not when the settlement was lost."""
+    def after(
+        self,
+        settled: Future[None],
+        event: RecordingEvent,
+        then: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Remove the event's recording once `settled` is done; not when the settlement was lost.
+
+        Args:
+            settled: of the event.
+            event: names the recording.
+            then: called when it is gone.
+        """
         # Not the event itself: it would be kept in memory until the settlement.
-        removal = _Removal(event.key, event.source, event.storage)
+        removal = _Removal(event.key, event.source, event.storage, then)
 
         def decide(future: Future[None]) -> None:
             if future.cancelled() or future.exception() is not None:
@@ -97,6 +109,7 @@ class Removals:
             else:
                 reach("remove.after")
                 self._on_removed()
+                removal.then()
                 self._log.info(
                     "recording_removed",
                     key=removal.key,

@@ -25,6 +25,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from vault_ml.brokers.amqp_addresses import parse_addresses
 from vault_ml.brokers.dead_letter import dead_letter_name
+from vault_ml.outcomes import address as addresses
 from vault_ml.vault.addresses import Origins
 
 # Names that the successors of the original use. Ours, the original's, wins when both are set.
@@ -510,6 +511,34 @@ class Settings(BaseSettings):
         "to the queue. Keep it under Kubernetes' grace period (30).",
     )
 
+    # --- finished runs ---------------------------------------------------------------------------
+    outcomes: str | None = Field(
+        None,
+        description="Where finished runs are remembered, so that an event that is delivered again "
+        "is settled without working and publishing again: `sqlite:/path/outcomes.db` for the "
+        "workers of one host, `redis://host:port/0` (or `rediss://`) for many. Unset: nowhere; "
+        "repeated results carry the same run id.",
+    )
+    outcomes_username: str | None = Field(
+        None, description="User name for Redis. Unset: its default user."
+    )
+    outcomes_password: SecretStr | None = Field(None, description="Password for Redis.")
+    outcomes_max_age_s: float = Field(
+        7 * 24 * 3600,
+        allow_inf_nan=False,
+        ge=60,
+        le=366 * 24 * 3600,
+        description="How long a finished run is remembered, seconds. As long as the broker may "
+        "deliver an event again: Kafka's retention is seven days by default.",
+    )
+    outcomes_max_count: int = Field(
+        500_000,
+        ge=100,
+        le=100_000_000,
+        description="How many finished runs are remembered; of more, the oldest are forgotten. "
+        "About 250 bytes each.",
+    )
+
     # --- for the operator ------------------------------------------------------------------------
     log_format: Literal["auto", "console", "json", "classic"] = Field(
         "auto",
@@ -648,6 +677,16 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"/[^\s?#]*", value):
             raise _wrong("must be auto, none or a path that starts with /")
         return value.rstrip("/") or "none"
+
+    @field_validator("outcomes")
+    @classmethod
+    def _outcomes(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                addresses.parse(value)
+            except ValueError as error:
+                raise _wrong(str(error)) from None
+        return value
 
     @field_validator("web_address")
     @classmethod

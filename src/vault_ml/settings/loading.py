@@ -20,7 +20,7 @@ _SHOWN_CHARACTERS = 60
 # Values of these may hold a credential that somebody put in the wrong place.
 _NOT_SHOWN = {
     "vault_api_url", "message_vault_origins", "kafka_options", "kafka_broker", "rabbitmq_host",
-    "sqs_endpoint_url", "rabbitmq_management_url",
+    "sqs_endpoint_url", "rabbitmq_management_url", "outcomes",
 }  # fmt: skip
 _REQUIRED_WHY = {
     "queue_name": "set it to the topic that Kerberos Vault writes its events to",

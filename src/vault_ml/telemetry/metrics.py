@@ -82,6 +82,16 @@ class Metrics:
             "Detector processes that died or were stuck, and were replaced.",
             registry=self.registry,
         )
+        self._duplicates = Counter(
+            "vault_ml_duplicates_total",
+            "Deliveries of a recording whose work was finished before; nothing was done again.",
+            registry=self.registry,
+        )
+        self._outcome_failures = Counter(
+            "vault_ml_outcome_failures_total",
+            "Times that the store of finished runs (OUTCOMES) could not be asked or written.",
+            registry=self.registry,
+        )
         self._info = Gauge(
             "vault_ml_info",
             "What runs; the value is always 1.",
@@ -130,6 +140,14 @@ class Metrics:
     def detector_restarted(self) -> None:
         """Count a detector that was replaced."""
         self._detector_restarts.inc()
+
+    def duplicate(self) -> None:
+        """Count a delivery of a run that was finished before."""
+        self._duplicates.inc()
+
+    def outcome_failure(self) -> None:
+        """Count that the store of finished runs was of no help."""
+        self._outcome_failures.inc()
 
     def runs(self, *, version: str, model: str, runtime: str, device: str, precision: str) -> None:
         """Say what runs, once it does."""

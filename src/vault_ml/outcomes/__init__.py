@@ -1,0 +1,3 @@
+"""Which runs are finished, remembered beside the broker; switched on by `OUTCOMES`."""
+
+from __future__ import annotations
