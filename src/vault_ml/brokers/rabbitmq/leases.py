@@ -168,6 +168,8 @@ class Leases:
 
     def move(self, held: Held) -> None:
         """A copy of it is on its way."""
+        if held.phase is Phase.READY:
+            self._ready.remove(held)
         held.phase = Phase.MOVING
         self._waiting.discard(held)
 

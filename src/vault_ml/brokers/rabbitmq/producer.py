@@ -183,7 +183,7 @@ class RabbitProducer:
                 self._outbox.remove(sending)
 
     def _not_confirmed(self, destination: str) -> BrokerUnavailable:
-        if not self._status.is_up:
+        if not self._status.is_up or self._is_blocked:
             return self._status.unavailable()
         return BrokerUnavailable(
             f"{self._options.where} did not confirm a message to {destination!r} in time; the "

@@ -24,6 +24,24 @@ NO_ROUTE = 312
 ACCESS_REFUSED, NOT_FOUND, RESOURCE_LOCKED, PRECONDITION_FAILED = 403, 404, 405, 406
 
 
+_REASONS = (
+    ("gaierror", "its name is not known to DNS; check RABBITMQ_HOST"),
+    ("Connection refused", "connection refused; is it running, and is RABBITMQ_HOST right?"),
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "its TLS certificate is for another name, or not by an authority in RABBITMQ_CA_FILE",
+    ),
+    ("SSL", "no TLS session came about; does this port speak TLS, or is it for amqp://?"),
+    ("IncompatibleProtocol", "this port does not speak AMQP 0-9-1; is it the one for amqps://?"),
+    ("connection limit", "it has as many connections as it allows"),
+    ("CONNECTION_FORCED", "it closed the connection"),
+    ("is down", "the virtual host is down"),
+    ("HeartbeatTimeout", "no heartbeat came"),
+    ("imeout", "timed out; is a firewall between us?"),
+    ("StreamLost", "the connection broke"),
+)
+
+
 class State(Enum):
     """What we know about the broker."""
 
@@ -45,7 +63,7 @@ class Status:
         self._lock = threading.Lock()
         self._state = State.UNKNOWN
         self._refusal: ConfigError | None = None
-        self._reason = ""
+        self._sentence = ""
         self._last_said: tuple[str, float] = ("", 0.0)
 
     @property
@@ -62,14 +80,13 @@ class Status:
     def unavailable(self) -> BrokerUnavailable:
         """An error to raise when the broker did not answer in time."""
         with self._lock:
-            reason = f" ({self._reason})" if self._reason else ""
-        return BrokerUnavailable(f"{self._where} does not answer{reason}.")
+            return BrokerUnavailable(self._sentence or f"{self._where} does not answer.")
 
     def came_up(self) -> None:
         """Note a connection that is open."""
         with self._lock:
             was, self._state = self._state, State.UP
-            self._reason, self._refusal = "", None
+            self._sentence, self._refusal = "", None
         if was in (State.AWAY, State.REFUSED):
             self._log.info("broker_reachable", role=self._role, broker=self._where)
 
@@ -82,8 +99,7 @@ class Status:
         with self._lock:
             is_change = self._state is not State.AWAY
             self._state, self._refusal = State.AWAY, None
-            self._reason = reason_of(error)
-        sentence = str(self.unavailable())
+            self._sentence = sentence = str(told)
         if is_change and self._is_news(sentence):
             self._log.warning("broker_unreachable", role=self._role, reason=sentence)
 
@@ -97,8 +113,10 @@ class Status:
     def blocked(self, is_blocked: bool) -> None:
         """Note that the broker takes no messages for now, or takes them again."""
         with self._lock:
-            self._reason = (
-                "it is short of memory or disk space and takes no messages" if is_blocked else ""
+            self._sentence = (
+                f"{self._where} is short of memory or disk space and takes no messages."
+                if is_blocked
+                else ""
             )
         if is_blocked:
             self._log.warning("broker_blocked", role=self._role, reason=str(self.unavailable()))
@@ -136,32 +154,8 @@ def translated(error: BaseException, options: RabbitOptions) -> VaultMLError:
             f"{where} does not let {options.username!r} into the virtual host {vhost!r}; give the "
             "user permissions there, or check RABBITMQ_VHOST."
         )
-    reason = reason_of(error)
+    reason = next((reason for mark, reason in _REASONS if mark in text), "")
     return BrokerUnavailable(f"{where} does not answer{f' ({reason})' if reason else ''}.")
-
-
-_REASONS = (
-    ("gaierror", "its name is not known to DNS; check RABBITMQ_HOST"),
-    ("Connection refused", "connection refused; is it running, and is RABBITMQ_HOST right?"),
-    (
-        "CERTIFICATE_VERIFY_FAILED",
-        "its TLS certificate is for another name, or not by an authority in RABBITMQ_CA_FILE",
-    ),
-    ("SSL", "no TLS session came about; does this port speak TLS, or is it for amqp://?"),
-    ("IncompatibleProtocol", "this port does not speak AMQP 0-9-1; is it the one for amqps://?"),
-    ("connection limit", "it has as many connections as it allows"),
-    ("CONNECTION_FORCED", "it closed the connection"),
-    ("is down", "the virtual host is down"),
-    ("HeartbeatTimeout", "no heartbeat came"),
-    ("imeout", "timed out; is a firewall between us?"),
-    ("StreamLost", "the connection broke"),
-)
-
-
-def reason_of(error: BaseException) -> str:
-    """Why no connection came about, in a few words of ours; empty when there is nothing to say."""
-    text = _text(error)
-    return next((reason for mark, reason in _REASONS if mark in text), "")
 
 
 def _text(error: BaseException) -> str:
