@@ -34,12 +34,16 @@ class Broker:
         producer: makes a producer.
         consumer: makes a consumer of QUEUE_NAME for so many recordings in flight.
         browser: makes a browser of the queue of this name.
+        check: asks for what `producer` and `consumer` need beyond an answer; raises as a ping.
+        is_transactional: deliveries take what is to be published with their settlement.
     """
 
     where: str
     producer: Callable[[], Producer]
     consumer: Callable[[int], Consumer]
     browser: Callable[[str], Browser]
+    check: Callable[[], None] = lambda: None
+    is_transactional: bool = False
 
 
 def broker_for(chosen: Settings, log: Logger) -> Broker:
@@ -67,7 +71,13 @@ def dead_letter_desk(chosen: Settings, log: Logger) -> Desk:
 
 
 def _kafka(chosen: Settings, log: Logger) -> Broker:
-    from vault_ml.brokers.kafka import KafkaBrowser, KafkaConsumer, KafkaOptions, KafkaProducer
+    from vault_ml.brokers.kafka import (
+        KafkaBrowser,
+        KafkaConsumer,
+        KafkaOptions,
+        KafkaProducer,
+        check_transactions,
+    )
 
     password = chosen.kafka_password
     options = KafkaOptions(
@@ -78,6 +88,7 @@ def _kafka(chosen: Settings, log: Logger) -> Broker:
         mechanism=chosen.kafka_mechanism or "",
         security=chosen.kafka_security or "",
         extra=chosen.kafka_options,
+        transactions=chosen.kafka_transactions,
     )
     return Broker(
         where=f"Kafka at {options.brokers}",
@@ -90,6 +101,8 @@ def _kafka(chosen: Settings, log: Logger) -> Broker:
             window=max(1000, in_flight * 50),
         ),
         browser=lambda queue: KafkaBrowser(options, queue, log=log, timeout_s=_ANSWER_S),
+        check=lambda: check_transactions(options, log, _ANSWER_S),
+        is_transactional=options.transactions,
     )
 
 
@@ -109,7 +122,7 @@ def _sqs(chosen: Settings, log: Logger) -> Broker:
             options, chosen.queue_name, log=log, max_attempts=chosen.retry_max_attempts
         ),
         browser=lambda queue: HoldingBrowser(
-            lambda: SqsConsumer(options, queue, log=log), quiet_s=_SQS_QUIET_S
+            lambda: SqsConsumer(options, queue, log=log, ahead=9), quiet_s=_SQS_QUIET_S
         ),
     )
 

@@ -52,14 +52,14 @@ class SqsSystem:
         )
         return name
 
-    def consumer(self, queue: str, **options: Any) -> SqsConsumer:
-        return SqsConsumer(self.options(**options), queue, log=self.log)
+    def consumer(self, queue: str, *, ahead: int = 0, **options: Any) -> SqsConsumer:
+        return SqsConsumer(self.options(**options), queue, log=self.log, ahead=ahead)
 
     def producer(self) -> SqsProducer:
         return SqsProducer(self.options(), f"vault-ml-test-ping{self.ending}", log=self.log)
 
     def browser(self, queue: str) -> HoldingBrowser:
-        return HoldingBrowser(lambda: self.consumer(queue), quiet_s=2.0)
+        return HoldingBrowser(lambda: self.consumer(queue, ahead=9), quiet_s=2.0)
 
     def set_down(self) -> None:
         assert self.gate is not None
@@ -75,6 +75,14 @@ class SqsSystem:
 
     def url(self, queue: str) -> str:
         return self.client().get_queue_url(QueueName=queue)["QueueUrl"]
+
+    def exists(self, queue: str) -> bool:
+        client = self.client()
+        try:
+            client.get_queue_url(QueueName=queue)
+        except client.exceptions.QueueDoesNotExist:
+            return False
+        return True
 
     def hidden(self, queue: str) -> int:
         """How many messages are in somebody's hands."""
