@@ -31,6 +31,7 @@ from vault_ml.errors import (
 from vault_ml.event import RecordingEvent
 from vault_ml.geometry import FrameXyxy
 from vault_ml.outage import Outages
+from vault_ml.outcomes.finished import FinishedRuns
 from vault_ml.pipeline import Progress
 from vault_ml.removal import Removals
 from vault_ml.result import LookedAtFrame
@@ -53,6 +54,10 @@ class ScriptedPipeline:
 
     script: list[Exception | None] = field(default_factory=list)
     calls: int = 0
+    result: bytes = b'{"result": true}'
+
+    def run_id(self, event: RecordingEvent) -> str:
+        return event.key
 
     def process(self, event: RecordingEvent, message: Message, progress: Progress) -> Processed:
         del message
@@ -71,7 +76,7 @@ class ScriptedPipeline:
             event=event,
             frames=[LookedAtFrame(0, 0.0, seen)],
             verdict=Verdict(1, "objects in one frame >= 1", is_interesting=True),
-            message=Message(b'{"result": true}', b"camera", {"vault-ml-run-id": event.key}),
+            message=Message(self.result, b"camera", {"vault-ml-run-id": event.key}),
             run_id=event.key,
             seconds=progress.seconds,
             bytes_fetched=1,
@@ -111,6 +116,9 @@ class Bench:
     options: dict[str, Any] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
     log_lines: list[str] = field(default_factory=list)
+    finished: FinishedRuns | None = None
+    metrics: Metrics = field(default_factory=Metrics)
+    transactional: bool = False  # then the broker of the events takes results and letters, too
 
     def store(self, number: int = 1) -> str:
         key = f"youruser/163056759{number}_6-967003_highway4_200-200-400-400_24_769.mp4"
@@ -121,7 +129,7 @@ class Bench:
     def run(self, until: Callable[[], bool], timeout_s: float = 10) -> None:
         """Run the worker until the condition holds, then drain it."""
         log = configure("json", "DEBUG", stream=self)  # type: ignore[arg-type]
-        metrics, health = Metrics(), Health()
+        metrics, health = self.metrics, Health()
         consumer = self.broker.consumer(QUEUE)
         outages = Outages(
             backoff=Backoff(0.01, 0.02), stop=self.stop, on_pause=consumer.pause,
@@ -139,8 +147,13 @@ class Bench:
             worker = Worker(
                 consumer,
                 self.pipeline,  # type: ignore[arg-type]
-                [Publish(producer, TARGET, timeout_s=1), self.forward],
-                DeadLetters(producer, LETTERS, queue=QUEUE, host="here", version="0"),
+                [self.forward]
+                if self.transactional
+                else [Publish(producer, TARGET, timeout_s=1), self.forward],
+                DeadLetters(
+                    producer, LETTERS, queue=QUEUE, host="here", version="0",
+                    with_settlement=self.transactional,
+                ),
                 removals,
                 outages,
                 WorkerOptions(**options),
@@ -149,6 +162,10 @@ class Bench:
                 health=health,
                 log=log,
                 recording_log=RecordingLog("json", log),
+                finished=self.finished,
+                settles_with=lambda processed: (
+                    [(TARGET, processed.message)] if self.transactional else []
+                ),
             )
             thread = threading.Thread(target=worker.run)
             thread.start()
