@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -99,6 +100,7 @@ class Reader:
     consumer: KafkaConsumer
     messages: list[Message] = field(default_factory=list)
     arrived_at: list[float] = field(default_factory=list)
+    topic: str = ""
 
     def __post_init__(self) -> None:
         self._stop = threading.Event()
@@ -138,6 +140,7 @@ class Stand:
     events: dict[str, bytes] = field(default_factory=dict)
     readers: list[Reader] = field(default_factory=list)
     workers: list[WorkerUnderTest] = field(default_factory=list)
+    secrets: set[str] = field(default_factory=set)
 
     def variables(self, **more: str) -> dict[str, str]:
         """What the original's `docker run` sets, and nothing else."""
@@ -173,7 +176,8 @@ class Stand:
 
     def reader(self, topic: str) -> Reader:
         options = self.options_for(f"reader-{len(self.readers)}-{topic}")
-        reader = Reader(KafkaConsumer(options, topic, log=structlog.get_logger()))
+        consumer = KafkaConsumer(options, topic, log=structlog.get_logger())
+        reader = Reader(consumer, topic=topic)
         self.readers.append(reader)
         return reader
 
@@ -197,6 +201,33 @@ class Stand:
             reader.close()
         self.producer.close(5)
         self.vault.stop()
+        assert self.leaks() == [], "a secret got out"
+
+    def leaks(self) -> list[str]:
+        """Where a secret of this stand stands that must not: every test is looked through.
+
+        The secrets are both keys of the Vault, the signatures of its URLs, and what a test put
+        into `secrets`. The body of a dead letter alone may hold what the event held.
+        """
+        outputs = {worker.log.name: worker.output() for worker in self.workers}
+        for reader in self.readers:
+            for number, message in enumerate(reader.messages):
+                outputs[f"{reader.topic}[{number}] headers"] = str(message.headers)
+                if reader.topic == self.target:
+                    outputs[f"{reader.topic}[{number}]"] = message.body.decode()
+        account = self.vault.account
+        secrets = {account.access_key, account.secret_key} | self.secrets
+        return [
+            f"{name}: {text[max(0, at - 100) : at + 20]!r}"
+            for name, text in outputs.items()
+            for at in [*map(text.find, sorted(secrets)), _signature_at(text)]
+            if at >= 0
+        ]
+
+
+def _signature_at(text: str) -> int:
+    found = re.search(r"[?&]s=[0-9a-f]{64}", text)
+    return found.start() if found else -1
 
 
 @contextmanager
