@@ -126,7 +126,7 @@ def test_the_time_that_fetching_takes_is_not_the_decoder_s(clip: bytes) -> None:
 GREEDY = """
 from vault_ml.child import connect
 channel, _ = connect()
-channel.send({{"ready": True}}, timeout_s=5)
+channel.send({{"jail": {{"seccomp": True, "landlock": 0}}}}, timeout_s=5)
 channel.receive(timeout_s=None)
 while True:
     channel.send({ask}, timeout_s=5)
@@ -158,7 +158,7 @@ def test_a_child_that_asks_for_too_much_is_replaced(
 DEAF = """
 from vault_ml.child import connect
 channel, _ = connect()
-channel.send({"ready": True}, timeout_s=5)
+channel.send({"jail": {"seccomp": True, "landlock": 0}}, timeout_s=5)
 channel.receive(timeout_s=None)
 channel.send({"read": [0, 4096]}, timeout_s=5)
 channel.receive(timeout_s=None)

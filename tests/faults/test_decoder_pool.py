@@ -303,7 +303,7 @@ import os, sys
 sys.path.insert(0, {tests!r})
 from vault_ml.child import connect
 channel, _ = connect()
-channel.send({{"ready": True}}, timeout_s=5)
+channel.send({{"jail": {{"seccomp": True, "landlock": 0}}}}, timeout_s=5)
 message, fds = channel.receive(timeout_s=None)
 channel.send({answer}, [0, 0], timeout_s=5)
 channel.receive(timeout_s=None)

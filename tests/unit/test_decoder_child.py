@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import resource
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -22,6 +18,7 @@ from vault_ml.geometry import Letterbox
 from vault_ml.video import decoder_child
 from vault_ml.video.decoder_child import serve
 from vault_ml.video.files import RecordingFile
+from vault_ml.video.jail import Jail
 from vault_ml.video.limits import DecodeLimits
 from vault_ml.video.picture import Picture, letterbox_into
 from vault_ml.video.reader import RecordingReader
@@ -41,9 +38,13 @@ def parent() -> Iterator[Channel]:
     """The parent's end; the child answers in a thread until it is closed."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     child, channel = Channel(theirs), Channel(ours)
-    thread = threading.Thread(target=serve, args=(child, DecodeLimits()))
+    jail = Jail(seccomp=True, landlock=5)
+    thread = threading.Thread(target=serve, args=(child, DecodeLimits(), jail))
     thread.start()
-    assert channel.receive(timeout_s=TIMEOUT_S) == ({"ready": True}, [])
+    assert channel.receive(timeout_s=TIMEOUT_S) == (
+        {"jail": {"seccomp": True, "landlock": 5}},
+        [],
+    )
     yield channel
     channel.close()
     thread.join(TIMEOUT_S)
@@ -116,49 +117,6 @@ def test_no_room_for_a_picture_is_a_refusal(
         monkeypatch.setattr(decoder_child, "letterbox_into", no_room)
     with SharedFrames.create(5, NET_WH) as shared:
         assert ask_to_decode(parent, clip, shared)["refused"] == "memory"
-
-
-def test_confinement_is_felt(tmp_path: Path) -> None:
-    # In a process of its own: what is given up cannot be had back.
-    script = """
-import os, sys, tempfile
-from vault_ml.video.decoder_child import confine
-folder = sys.argv[1]
-confine(64 * 1024**2)
-try:
-    bytearray(128 * 1024**2)
-except MemoryError:
-    print("memory")
-try:
-    with open(folder + "/x", "wb") as file:
-        file.write(b"x")
-except OSError:
-    print("files")
-try:
-    held = [os.open("/dev/null", os.O_RDONLY) for _ in range(100)]
-except OSError:
-    print("descriptors")
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=60,
-        check=True,
-    )  # fmt: skip
-    assert done.stdout.split() == ["memory", "files", "descriptors"]
-
-
-def test_a_lower_limit_from_outside_stays() -> None:
-    script = """
-import resource
-resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
-from vault_ml.video.decoder_child import confine
-confine(2**40)
-print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout.split() == ["20"]
-    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 20
 
 
 def test_a_tall_picture_gets_bars_left_and_right() -> None:

@@ -19,10 +19,10 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import contextlib
+import io
 import json
-import resource
+import struct
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import av
@@ -34,6 +34,7 @@ import numpy as np
 from vault_ml.child import Channel, ChildGone, connect
 from vault_ml.geometry import Letterbox
 from vault_ml.video.files import RecordingFile, SeekableFile
+from vault_ml.video.jail import Jail, confine
 from vault_ml.video.limits import DecodeLimits, Reason, Refused
 from vault_ml.video.picture import Picture, letterbox_into
 from vault_ml.video.reader import RecordingReader
@@ -41,31 +42,7 @@ from vault_ml.video.sampling import Sampling
 from vault_ml.video.shared_frames import SharedFrames
 from vault_ml.video.sparse_file import SourceFailed, SparseFile
 
-# The socket, a recording, two memories, and room for what Python and FFmpeg open on their own.
-_MAX_OPEN_FILES = 32
 _ANSWER_TIMEOUT_S = 60.0
-
-
-def confine(max_memory_bytes: int) -> None:
-    """Give up what decoding does not need. The one place where this process is locked in.
-
-    `max_memory_bytes` counts from what the process maps by now: its libraries alone map about a
-    gigabyte, most of which is never touched. Writing files is limited to nothing; the frame
-    memory is written through a mapping, to which the limit does not apply. There is no limit on
-    CPU time, because it would add up over the recordings; the parent watches the clock.
-    """
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    memory = pages * resource.getpagesize() + max_memory_bytes
-    for limit, value in (
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_NOFILE, _MAX_OPEN_FILES),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        # Where a lower limit was set from outside, that one stays.
-        _, hard = resource.getrlimit(limit)
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(limit, (value, value))
 
 
 class _Decoder:
@@ -188,16 +165,31 @@ def _memory_errors_refused() -> Iterator[None]:
         raise
 
 
-def serve(channel: Channel, limits: DecodeLimits) -> None:
+def serve(channel: Channel, limits: DecodeLimits, jail: Jail) -> None:
     """Answer until the parent hangs up."""
     decoder = _Decoder(limits, channel)
     with contextlib.suppress(ChildGone):
-        channel.send({"ready": True}, timeout_s=_ANSWER_TIMEOUT_S)
+        channel.send({"jail": jail.as_message()}, timeout_s=_ANSWER_TIMEOUT_S)
         while True:
             message, fds = channel.receive(timeout_s=None)
             answer = decoder.answer(message, fds)
             if answer is not None:
                 channel.send(answer, timeout_s=_ANSWER_TIMEOUT_S)
+
+
+def warm_up() -> None:
+    """Look at a picture of two by two pixels.
+
+    PyAV and numpy import parts of themselves when first used, and in the jail no file can be
+    opened. It also shows that decoding works at all, before the parent is told so.
+    """
+    pixels = bytes(16)  # two rows of two pixels, each row filled up to four bytes
+    header = struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 24, 0, len(pixels), 0, 0, 0, 0)
+    start = struct.pack("<2sIHHI", b"BM", 14 + len(header) + len(pixels), 0, 0, 14 + len(header))
+    with RecordingReader(io.BytesIO(start + header + pixels), DecodeLimits()) as reader:
+        (picture,) = reader.pictures(1, Sampling.KEYFRAME)
+        canvas = np.zeros((4, 4, 3), np.uint8)
+        letterbox_into(canvas, picture.rgb(), Letterbox.fit(picture.size_wh, (4, 4)))
 
 
 def main() -> None:
@@ -206,8 +198,8 @@ def main() -> None:
     limits = DecodeLimits(**json.loads(limits_json))
     av.logging.set_level(None)  # FFmpeg describes every damaged byte at length
     cv2.setNumThreads(1)
-    confine(limits.max_memory_bytes)
-    serve(channel, limits)
+    warm_up()
+    serve(channel, limits, confine(limits.max_memory_bytes))
 
 
 if __name__ == "__main__":

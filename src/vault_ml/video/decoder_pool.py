@@ -14,7 +14,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -23,8 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vault_ml.child import Child, ChildGone, ChildStuck
-from vault_ml.errors import ConfigError, DecoderFailed, RecordingTooLarge
+from vault_ml.errors import ConfigError, DecoderFailed, RecordingTooLarge, UndecodableRecording
 from vault_ml.video.answer import Nonsense, Seen, checked
+from vault_ml.video.crashes import CRASHES_ALLOWED, CrashMemory, digest_of
+from vault_ml.video.jail import Jail
 from vault_ml.video.limits import DecodeLimits, Reason, Refused, error_for
 from vault_ml.video.sampling import Sampling
 from vault_ml.video.shared_frames import SharedFrames
@@ -46,14 +48,17 @@ class _Worker:
     """A child and what it has done so far."""
 
     child: Child
-    is_ready: bool = False
+    jail: Jail | None = None
     served: int = 0
 
-    def wait_until_ready(self) -> None:
-        """Wait for its first word, once. Raises as `ask`."""
-        if not self.is_ready:
-            self.ask(None, (), _START_TIMEOUT_S)
-            self.is_ready = True
+    def wait_until_ready(self) -> Jail:
+        """Wait for its first word, once: the jail that it sits in. Raises as `ask`."""
+        if self.jail is None:
+            said = self.ask(None, (), _START_TIMEOUT_S)
+            self.jail = Jail.from_message(said.get("jail"))
+            if self.jail is None:
+                raise DecoderFailed("the decoder began with nonsense")
+        return self.jail
 
     def ask(
         self,
@@ -145,9 +150,9 @@ class DecodedRecording:
         with SharedFrames.create(1, self.frames[index].size_wh) as memory:
             try:
                 answer = self._worker.ask({"picture": index}, (memory.fd,), limits.max_seconds)
-            except DecoderFailed:
+            except DecoderFailed as error:
                 worker, self._worker = self._worker, None
-                self._pool.discard(worker)
+                self._pool.discard(worker, str(error))
                 raise
             if answer.get("refused") == Reason.MEMORY:
                 raise RecordingTooLarge(str(error_for(Refused(Reason.MEMORY), limits)))
@@ -178,14 +183,23 @@ class DecoderPool:
 
     Attributes:
         limits: what one recording may cost.
+        jail: what holds the children, known once the first one has started.
     """
 
-    def __init__(self, size: int, limits: DecodeLimits | None = None) -> None:
+    def __init__(
+        self,
+        size: int,
+        limits: DecodeLimits | None = None,
+        *,
+        on_restart: Callable[[str], None] | None = None,
+    ) -> None:
         """Prepare a pool; `start` makes sure that a child can run at all.
 
         Args:
             size: recordings decoded at the same time. Each uses one core while it decodes.
             limits: the defaults where None.
+            on_restart: told, on any thread, why a child had to be replaced: it died, was stuck or
+                answered with nonsense. Those that have served their time are none of these.
 
         Raises:
             ValueError: `size` is not positive.
@@ -193,6 +207,9 @@ class DecoderPool:
         if size <= 0:
             raise ValueError(f"expected a positive number of decoders, got {size}")
         self.limits = limits or DecodeLimits()
+        self.jail: Jail | None = None
+        self._on_restart = on_restart or (lambda _: None)
+        self._crashes = CrashMemory()
         self._size = size
         self._changed = threading.Condition()
         self._workers: set[_Worker] = set()  # all of them, lent or idle
@@ -236,7 +253,8 @@ class DecoderPool:
 
         Raises:
             DecoderFailed: the child died, was too slow, or none became free.
-            UndecodableRecording: not one frame can be decoded.
+            UndecodableRecording: not one frame can be decoded, or the child died or was too slow
+                on this content before.
             RecordingTooLarge: a limit is exceeded.
             ValueError: `frames` or a side is not positive.
             BaseException: whatever `source.read_at` raised, as it is.
@@ -280,12 +298,14 @@ class DecoderPool:
         try:
             answer = worker.ask({"decode": job}, fds, self.limits.max_seconds, copy)
         except AskedTooMuch as error:
-            self.discard(worker)
-            raise _nonsense(error) from error
-        except BaseException:
-            self.discard(worker)
+            raise self._nonsense(worker, error) from error
+        except DecoderFailed as error:
+            self.discard(worker, str(error))
             if copy is not None and copy.failure is not None:
                 raise copy.failure from None
+            raise self._crashed(error, fds[0], copy) from error
+        except BaseException:
+            self.discard(worker)
             raise
         if copy is not None and copy.failure is not None:
             if answer == {"abandoned": True}:
@@ -296,8 +316,7 @@ class DecoderPool:
         try:
             return checked(answer, shared, self.limits)
         except Nonsense as error:
-            self.discard(worker)
-            raise _nonsense(error) from error
+            raise self._nonsense(worker, error) from error
         except Refused as refused:
             # After running out of memory a process is not what it was.
             self.release(worker, is_worn=refused.reason is Reason.MEMORY)
@@ -305,6 +324,25 @@ class DecoderPool:
         except BaseException:
             self.discard(worker)
             raise
+
+    def _nonsense(self, worker: _Worker, error: Nonsense | AskedTooMuch) -> DecoderFailed:
+        reason = f"the decoder answered with nonsense ({error}) and was replaced"
+        self.discard(worker, reason)
+        return DecoderFailed(reason)
+
+    def _crashed(
+        self, error: DecoderFailed, fd: int, copy: SparseCopy | None
+    ) -> DecoderFailed | UndecodableRecording:
+        """What a crash means for the recording: try it again, or never."""
+        if self._closed.is_set():
+            return error
+        ranges = [(0, os.fstat(fd).st_size)] if copy is None else copy.ranges
+        if self._crashes.count(digest_of(fd, ranges)) <= CRASHES_ALLOWED:
+            return error
+        return UndecodableRecording(
+            f"decoder crashed twice on this recording, the last time so: {error}. "
+            "It is not tried again; keep it, it is worth a report to the FFmpeg project"
+        )
 
     def close(self) -> None:
         """Kill every child, busy or not. Idempotent."""
@@ -341,13 +379,15 @@ class DecoderPool:
             try:
                 worker.child.channel.send({"release": True}, timeout_s=self.limits.max_seconds)
             except (ChildGone, ChildStuck):
-                self.discard(worker)
+                self.discard(worker, f"the decoder {worker.child.epitaph()} with pictures in hand")
                 return
         self._give_back(worker)
 
-    def discard(self, worker: _Worker) -> None:
-        """Kill a child and start another in its place."""
+    def discard(self, worker: _Worker, reason: str | None = None) -> None:
+        """Kill a child and start another in its place; `reason` where that was not planned."""
         worker.child.kill()
+        if reason is not None and not self._closed.is_set():
+            self._on_restart(reason)
         with self._changed:
             self._workers.discard(worker)
         # If it cannot be started now, the next recording that needs it says why.
@@ -366,10 +406,10 @@ class DecoderPool:
             if worker is None:  # another thread was faster
                 continue
             if not worker.child.is_alive():
-                self.discard(worker)
+                self.discard(worker, f"the decoder {worker.child.epitaph()} while it was idle")
                 continue
             try:
-                worker.wait_until_ready()
+                self.jail = worker.wait_until_ready()
             except BaseException:
                 worker.child.kill()
                 with self._changed:
@@ -425,7 +465,3 @@ class DecoderPool:
             if worker in self._workers:
                 self._idle.append(worker)
                 self._changed.notify()
-
-
-def _nonsense(error: Nonsense | AskedTooMuch) -> DecoderFailed:
-    return DecoderFailed(f"the decoder answered with nonsense ({error}) and was replaced")

@@ -55,6 +55,7 @@ class SparseCopy:
 
     Attributes:
         bytes_read: how many bytes were fetched.
+        ranges: (offset, size) of what was fetched, in the order of asking.
         failure: what ended the fetching, once something has.
     """
 
@@ -65,6 +66,7 @@ class SparseCopy:
             UnavailableError: no anonymous file can be made.
         """
         self.bytes_read = 0
+        self.ranges: list[tuple[int, int]] = []
         self.failure: BaseException | None = None
         self._source = source
         self.size_bytes = source.size_bytes
@@ -142,6 +144,7 @@ class SparseCopy:
                 f"The recording ends early: {size} bytes were asked for at {offset}, "
                 f"{len(data)} came. It is fetched again later."
             )
+        self.ranges.append((offset, size))
         view, at = memoryview(data), offset
         try:
             while view:
