@@ -9,15 +9,15 @@ import os
 import platform
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import FrameType
 
 from vault_ml import __version__, failpoints, settings
 from vault_ml.backoff import Backoff
 from vault_ml.brokers.dead_letter import DeadLetters
-from vault_ml.brokers.port import Consumer, Producer
-from vault_ml.brokers_for import broker_for
+from vault_ml.brokers.port import Consumer, Message, Producer
+from vault_ml.brokers_for import Broker, broker_for
 from vault_ml.detector_process import DetectorOptions, DetectorProcess
 from vault_ml.errors import ConfigError, OutcomesUnavailable
 from vault_ml.inference.cpu_quota import usable_cpus
@@ -32,7 +32,7 @@ from vault_ml.result import ResultOptions
 from vault_ml.settings import Settings
 from vault_ml.sinks.forward_media import ForwardMedia
 from vault_ml.sinks.forward_metadata import ForwardMetadata
-from vault_ml.sinks.port import Sink
+from vault_ml.sinks.port import Processed, Sink
 from vault_ml.sinks.publish import Publish
 from vault_ml.telemetry.health import Health
 from vault_ml.telemetry.logs import Logger, RecordingLog, configure
@@ -115,9 +115,11 @@ def _wire(
         DecodeLimits(
             max_seconds=chosen.decode_timeout_s, max_memory_bytes=int(chosen.decode_memory_bytes)
         ),
+        on_restart=lambda reason: _decoder_lost(reason, log, metrics),
     )
     stack.callback(decoders.close)
     decoders.start()
+    _tell_of_jail(decoders, log)
 
     vaults = _vaults(chosen, stack)
     finished = _finished(chosen, stack, metrics, log)
@@ -138,6 +140,7 @@ def _wire(
             own = vaults.own
             outages.patiently("vault", lambda: _at_start(own.ping))
         outages.patiently("broker", lambda: _at_start(lambda: producer.ping(_PING_S)))
+        outages.patiently("broker", lambda: _at_start(broker.check))
     except Stopping:
         return None
     except _Refused as refused:
@@ -155,7 +158,7 @@ def _wire(
         Pipeline(
             vaults, decoders, detector, model, outages, _pipeline_options(chosen), metrics=metrics
         ),
-        _sinks(chosen, producer, vaults),
+        _sinks(chosen, producer, vaults, with_settlement=broker.is_transactional),
         DeadLetters(
             producer,
             chosen.dead_letter_queue,
@@ -163,6 +166,7 @@ def _wire(
             host=platform.node(),
             version=__version__,
             timeout_s=_PUBLISH_S,
+            with_settlement=broker.is_transactional,
         ),
         removals,
         outages,
@@ -180,6 +184,7 @@ def _wire(
         log=log,
         recording_log=recording_log,
         finished=finished,
+        settles_with=_settles_with(chosen, broker),
     )
 
 
@@ -300,6 +305,20 @@ def _detector(chosen: Settings, model: PreparedModel) -> DetectorProcess:
     )
 
 
+def _decoder_lost(reason: str, log: Logger, metrics: Metrics) -> None:
+    log.warning("decoder_restarted", reason=reason)
+    metrics.decoder_restarted()
+
+
+def _tell_of_jail(decoders: DecoderPool, log: Logger) -> None:
+    """Say once what holds the decoders; a jail with a hole is worth a warning."""
+    jail = decoders.jail
+    if jail is None:
+        return
+    tell = log.info if jail.is_tight else log.warning
+    tell("decoder_confined", seccomp=jail.seccomp, landlock=jail.landlock, reason=jail.sentence())
+
+
 def _detector_lost(reason: str, log: Logger, metrics: Metrics) -> None:
     log.warning("detector_restarted", reason=reason)
     metrics.detector_restarted()
@@ -342,10 +361,22 @@ def _vaults(chosen: Settings, stack: ExitStack) -> VaultClients:
     return vaults
 
 
-def _sinks(chosen: Settings, producer: Producer, vaults: VaultClients) -> list[Sink]:
+def _settles_with(
+    chosen: Settings, broker: Broker
+) -> Callable[[Processed], Sequence[tuple[str, Message]]]:
+    """What a transaction publishes with an event's settlement: its result, or nothing."""
+    target = chosen.queue_target
+    if not broker.is_transactional or target is None:
+        return lambda _processed: ()
+    return lambda processed: [(target, processed.message)]
+
+
+def _sinks(
+    chosen: Settings, producer: Producer, vaults: VaultClients, *, with_settlement: bool
+) -> list[Sink]:
     """In the order of the delivery contract: publish, forward media, forward metadata."""
     sinks: list[Sink] = []
-    if chosen.queue_target is not None:
+    if chosen.queue_target is not None and not with_settlement:
         sinks.append(Publish(producer, chosen.queue_target, timeout_s=_PUBLISH_S))
     if chosen.forwarding_media:
         sinks.append(ForwardMedia(vaults))
@@ -423,6 +454,7 @@ def checks(environ: Mapping[str, str]) -> Iterator[tuple[str, Callable[[], str]]
         producer = broker.producer()
         try:
             producer.ping(_PING_S)
+            broker.check()
         finally:
             producer.close(1.0)
         return f"{broker.where} answers"

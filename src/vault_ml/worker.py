@@ -13,9 +13,11 @@ after 2 and written between 8 and 10: a run that is finished goes straight to 10
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -23,7 +25,7 @@ from functools import partial
 from vault_ml import event as events
 from vault_ml.backoff import Backoff
 from vault_ml.brokers.dead_letter import DeadLetters
-from vault_ml.brokers.port import Consumer, Delivery
+from vault_ml.brokers.port import Consumer, Delivery, Outgoing
 from vault_ml.errors import PoisonError, RetryableError, VaultMLError
 from vault_ml.event import RecordingEvent
 from vault_ml.failpoints import reach
@@ -64,6 +66,10 @@ class WorkerOptions:
     remove_forwarded: bool
 
 
+def _nothing(_processed: Processed) -> Sequence[Outgoing]:
+    return ()
+
+
 class Worker:
     """N recording threads on one consumer."""
 
@@ -83,8 +89,13 @@ class Worker:
         log: Logger,
         recording_log: RecordingLog,
         finished: FinishedRuns | None = None,
+        settles_with: Callable[[Processed], Sequence[Outgoing]] = _nothing,
     ) -> None:
-        """Wire it; nothing starts before `run`."""
+        """Wire it; nothing starts before `run`.
+
+        `settles_with` tells what is published by the transaction that settles an event, where the
+        broker has them; nothing of it is published at step 7 then.
+        """
         self._consumer = consumer
         self._pipeline = pipeline
         self._sinks = sinks
@@ -98,6 +109,9 @@ class Worker:
         self._log = log
         self._recording_log = recording_log
         self._finished = finished
+        self._settles_with = settles_with
+        # What follows a transaction may take a moment, and the next one must not wait for it.
+        self._afterwards = ThreadPoolExecutor(1, thread_name_prefix="settled")
         self._bug: Exception | None = None
 
     def run(self) -> None:
@@ -128,6 +142,7 @@ class Worker:
         unfinished = sum(thread.is_alive() for thread in threads)
         # Settles what was acked and gives back the rest; what was settled may still be removed.
         self._consumer.close(max(2.0, deadline - time.monotonic()))
+        self._afterwards.shutdown()
         self._removals.close(max(1.0, deadline - time.monotonic()))
         if unfinished:
             self._log.warning(
@@ -178,7 +193,7 @@ class Worker:
             if repeat is not None:
                 self._settle_again(delivery, event, repeat, log)
             if processed is not None:
-                self._finish(delivery, processed)
+                self._finish(delivery, processed, progress)
                 self._metrics.outcome("processed")
                 self._metrics.rooms(progress.seconds)
                 self._recording_log.processed(log, processed, seconds=time.perf_counter() - started)
@@ -229,32 +244,81 @@ class Worker:
         remove = self._is_removal_due(outcome.is_forwarded) and not outcome.is_removed
         self._settle(delivery, event, repeat.run_id, remove=remove)
 
-    def _finish(self, delivery: Delivery, processed: Processed) -> None:
+    def _finish(self, delivery: Delivery, processed: Processed, progress: Progress) -> None:
         is_forwarded = any(
             sink.name == "forward_media" and sink.wants(processed) for sink in self._sinks
         )
+        remove = self._is_removal_due(is_forwarded)
+        if publishing := self._settles_with(processed):
+            settled = self._settle(
+                delivery, processed.event, processed.run_id, remove=remove, publishing=publishing
+            )
+            self._then(
+                settled, partial(self._on_published, delivery, processed, progress, is_forwarded)
+            )
+            return
+        # All is confirmed. Before the settlement, because no event comes again after it.
+        self._remember(processed, is_forwarded)
+        self._settle(delivery, processed.event, processed.run_id, remove=remove)
+
+    def _on_published(
+        self,
+        delivery: Delivery,
+        processed: Processed,
+        progress: Progress,
+        is_forwarded: bool,
+        error: BaseException | None,
+    ) -> None:
+        """The transaction with a result has ended. Only now could it be seen by anybody."""
+        if error is None:
+            self._metrics.sent("publish")
+            self._remember(processed, is_forwarded)
+        elif isinstance(error, PoisonError):
+            progress.stage = "publish"
+            self._give_up(delivery, error, progress)
+
+    def _remember(self, processed: Processed, is_forwarded: bool) -> None:
         if self._finished is not None:
-            # All is confirmed. Before the settlement, because no event comes again after it. (A
-            # result that becomes visible by the settlement may be remembered only after that.)
             self._finished.finish(
                 processed.run_id, processed.message.body, is_forwarded=is_forwarded
             )
-        remove = self._is_removal_due(is_forwarded)
-        self._settle(delivery, processed.event, processed.run_id, remove=remove)
+
+    def _then(self, settled: Future[None], follow: Callable[[BaseException | None], None]) -> None:
+        """Call `follow` with the outcome of a transaction, on a thread of ours."""
+
+        def run(error: BaseException | None) -> None:
+            try:
+                follow(error)
+            except Exception:  # noqa: BLE001  logged; there is nobody to raise it to
+                self._log.exception("bug", stage="settle")
+
+        def pass_on(done: Future[None]) -> None:
+            # After the end there is nothing to follow: the event comes again, or is settled.
+            with contextlib.suppress(RuntimeError):
+                self._afterwards.submit(run, done.exception())
+
+        settled.add_done_callback(pass_on)
 
     def _is_removal_due(self, is_forwarded: bool) -> bool:
         return self._options.remove and (self._options.remove_forwarded or not is_forwarded)
 
     def _settle(
-        self, delivery: Delivery, event: RecordingEvent, run_id: str, *, remove: bool
-    ) -> None:
+        self,
+        delivery: Delivery,
+        event: RecordingEvent,
+        run_id: str,
+        *,
+        remove: bool,
+        publishing: Sequence[Outgoing] = (),
+    ) -> Future[None]:
         # 10 settle
         reach("settle.before")
-        settled = delivery.ack()
+        settled = delivery.ack(publishing)
         reach("settle.after")
         # 11 remove, when that is done
         if remove:
             self._removals.after(settled, event, then=partial(self._was_removed, run_id))
+        return settled
 
     def _was_removed(self, run_id: str) -> None:
         if self._finished is not None:
@@ -289,12 +353,16 @@ class Worker:
             reason=str(error),
         )
 
-    def _give_up(self, delivery: Delivery, error: Exception, progress: Progress) -> None:
+    def _give_up(
+        self, delivery: Delivery, error: Exception, progress: Progress, *, is_brief: bool = False
+    ) -> None:
         reach("dead_letter.before")
         try:
-            self._outages.patiently(
+            publishing = self._outages.patiently(
                 "dead_letter",
-                lambda: self._dead_letters.send(delivery, error, stage=progress.stage),
+                lambda: self._dead_letters.send(
+                    delivery, error, stage=progress.stage, is_brief=is_brief
+                ),
             )
         except Stopping:
             # It could not be written, so nothing is settled: the event comes again.
@@ -302,13 +370,33 @@ class Worker:
             self._metrics.outcome("given_back")
             return
         except VaultMLError as refusal:
-            # Same: never settled without its dead letter. Loud, slow, and harmless to the others.
-            delivery.retry(self._options.retry.cap_s, burn_attempt=False)
-            self._metrics.outcome("retried")
-            self._log.error("dead_letter_refused", delivery=delivery.id, reason=str(refusal))
+            self._keep(delivery, refusal)
             return
         reach("dead_letter.after")
-        delivery.ack()
+        settled = delivery.ack(publishing)
+        if not publishing:
+            self._gave_up(delivery, error, progress)
+            return
+
+        def on_settled(refusal: BaseException | None) -> None:
+            if refusal is None:
+                self._gave_up(delivery, error, progress)
+            elif not isinstance(refusal, PoisonError):
+                self._metrics.outcome("given_back")
+            elif is_brief:
+                self._keep(delivery, refusal)
+            else:
+                self._give_up(delivery, error, progress, is_brief=True)
+
+        self._then(settled, on_settled)
+
+    def _keep(self, delivery: Delivery, refusal: VaultMLError) -> None:
+        """Never settle without the dead letter. Loud, slow, and harmless to the others."""
+        delivery.retry(self._options.retry.cap_s, burn_attempt=False)
+        self._metrics.outcome("retried")
+        self._log.error("dead_letter_refused", delivery=delivery.id, reason=str(refusal))
+
+    def _gave_up(self, delivery: Delivery, error: Exception, progress: Progress) -> None:
         self._metrics.outcome("dead_lettered")
         self._log.error(
             "delivery_dead_lettered",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -26,13 +27,18 @@ class ApacheKafkaSystem:
         self.max_message_bytes: int | None = 1_048_588 if server is not None else None
         self.group = f"vault-ml-test-{uuid.uuid4().hex[:8]}"
         self.log = SaidLog()
+        self.transactions = False
+        self.extra: dict[str, str] = {}
 
     def at(self, address: Address) -> ApacheKafkaSystem:
         """The same broker on another listener."""
         return ApacheKafkaSystem(address, self.server)
 
     def options(self, extra: Mapping[str, str] | None = None) -> KafkaOptions:
-        return kafka_options(self.address, self.group, extra)
+        chosen = {**self.extra, **(extra or {})}
+        return replace(
+            kafka_options(self.address, self.group, chosen), transactions=self.transactions
+        )
 
     def new_queue(self, partitions: int = 1) -> str:
         name = f"vault-ml-test-{uuid.uuid4().hex[:8]}"

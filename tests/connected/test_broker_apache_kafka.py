@@ -6,6 +6,7 @@ import pytest
 
 from connected.apache_kafka_system import ApacheKafkaSystem
 from contract.broker_contract import BrokerContract, BrokerSystem
+from contract.transaction_contract import TransactionContract
 
 pytestmark = pytest.mark.connected
 
@@ -13,4 +14,13 @@ pytestmark = pytest.mark.connected
 class TestApacheKafka(BrokerContract):
     @pytest.fixture
     def system(self, kafka_system: ApacheKafkaSystem) -> BrokerSystem:
+        return kafka_system
+
+
+class TestApacheKafkaWithTransactions(TransactionContract):
+    """The same and more, when everything is settled by transactions."""
+
+    @pytest.fixture
+    def system(self, kafka_system: ApacheKafkaSystem) -> BrokerSystem:
+        kafka_system.transactions = True
         return kafka_system

@@ -6,8 +6,9 @@ import itertools
 
 import pytest
 
-from contract.broker_contract import BrokerContract, BrokerSystem
+from contract.broker_contract import BrokerSystem
 from contract.browser_contract import BrowserContract, BrowserSystem
+from contract.transaction_contract import TransactionContract
 from vault_ml.brokers.browsing import HoldingBrowser
 from vault_ml.brokers.memory import MemoryBroker, MemoryConsumer, MemoryProducer
 from vault_ml.brokers.port import Consumer, Message, Producer
@@ -41,7 +42,9 @@ class MemorySystem:
         self.broker.set_up()
 
 
-class TestMemoryBroker(BrokerContract):
+class TestMemoryBroker(TransactionContract):
+    settles_in_order = False
+
     @pytest.fixture
     def system(self) -> BrokerSystem:
         return MemorySystem()

@@ -7,10 +7,10 @@ Why it is here stands in the headers, after the example of Kafka Connect's `__co
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from vault_ml.brokers.port import Delivery, Message, Producer
+from vault_ml.brokers.port import Delivery, Message, Outgoing, Producer
 from vault_ml.errors import MessageTooLarge, VaultMLError
 
 PREFIX = "vault-ml-"
@@ -28,6 +28,7 @@ VERSION = PREFIX + "version"
 REDRIVEN = PREFIX + "redriven"
 
 _REASON_LIMIT = 1000  # characters; a reason is a sentence, not a document
+_BRIEF_REASON = 100  # when every byte counts
 _ESSENTIAL = (REASON, STAGE, ERROR_CLASS, ATTEMPTS, FIRST_RECEIVED_AT, DEAD_LETTERED_AT)
 
 
@@ -58,6 +59,7 @@ class DeadLetters:
         host: str,
         version: str,
         timeout_s: float = 30.0,
+        with_settlement: bool = False,
     ) -> None:
         """Write with `producer`.
 
@@ -68,6 +70,8 @@ class DeadLetters:
             host: the name of this machine or pod.
             version: of this program.
             timeout_s: how long the broker may take to confirm.
+            with_settlement: letters are written by the transaction that settles their events; the
+                producer writes none.
         """
         self._producer = producer
         self._destination = destination
@@ -75,8 +79,11 @@ class DeadLetters:
         self._host = host
         self._version = version
         self._timeout_s = timeout_s
+        self._with_settlement = with_settlement
 
-    def send(self, delivery: Delivery, error: BaseException, stage: str) -> None:
+    def send(
+        self, delivery: Delivery, error: BaseException, stage: str, *, is_brief: bool = False
+    ) -> Sequence[Outgoing]:
         """Write the letter and return when the broker has confirmed it; the caller acks then.
 
         Args:
@@ -84,6 +91,10 @@ class DeadLetters:
             error: why it is given up. The sentence of one of our errors becomes the reason; any
                 other is named by its class only, because its text may hold anything.
             stage: the step of the work that failed, such as `decode`.
+            is_brief: keep what matters most only, because the whole letter was too large.
+
+        Returns:
+            What is to be published by the ack: nothing, or the letter, if it goes with that.
 
         Raises:
             BrokerUnavailable: it could not be written; the delivery must not be settled.
@@ -91,21 +102,20 @@ class DeadLetters:
             MessageTooLarge: the dead-letter queue takes less than the queue it belongs to.
         """
         headers = self._headers(delivery, error, stage)
-        original = {
-            name: text
-            for name, text in delivery.message.headers.items()
-            if name == REDRIVEN or not name.startswith(PREFIX)  # of an earlier death
-        }
-        try:
-            self._publish(delivery, {**original, **headers})
-        except MessageTooLarge:
-            # The event came within a limit that its headers now exceed: keep what matters most.
-            headers[REASON] = headers[REASON][:100]
-            self._publish(delivery, {name: headers[name] for name in _ESSENTIAL})
+        if self._with_settlement:
+            return [(self._destination, _letter(delivery, headers, is_brief=is_brief))]
+        if not is_brief:
+            try:
+                self._publish(_letter(delivery, headers, is_brief=False))
+            except MessageTooLarge:
+                pass  # the event came within a limit that its headers now exceed
+            else:
+                return ()
+        self._publish(_letter(delivery, headers, is_brief=True))
+        return ()
 
-    def _publish(self, delivery: Delivery, headers: Mapping[str, str]) -> None:
-        message = Message(delivery.message.body, delivery.message.key, headers)
-        self._producer.publish(self._destination, message, timeout_s=self._timeout_s)
+    def _publish(self, letter: Message) -> None:
+        self._producer.publish(self._destination, letter, timeout_s=self._timeout_s)
 
     def _headers(self, delivery: Delivery, error: BaseException, stage: str) -> dict[str, str]:
         return {
@@ -120,6 +130,20 @@ class DeadLetters:
             HOST: self._host,
             VERSION: self._version,
         }
+
+
+def _letter(delivery: Delivery, headers: Mapping[str, str], *, is_brief: bool) -> Message:
+    if is_brief:
+        kept = {name: headers[name] for name in _ESSENTIAL}
+        kept[REASON] = kept[REASON][:_BRIEF_REASON]
+    else:
+        original = {
+            name: text
+            for name, text in delivery.message.headers.items()
+            if name == REDRIVEN or not name.startswith(PREFIX)  # of an earlier death
+        }
+        kept = {**original, **headers}
+    return Message(delivery.message.body, delivery.message.key, kept)
 
 
 def _reason(error: BaseException) -> str:

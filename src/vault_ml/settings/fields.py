@@ -212,6 +212,12 @@ class Settings(BaseSettings):
         description="More librdkafka options, `key=value,key=value` or a JSON object, such as "
         "`ssl.ca.location=/certs/ca.pem`.",
     )
+    kafka_transactions: bool = Field(
+        False,
+        description="Results and dead letters become visible together with the settlement of "
+        "their event, by a Kafka transaction: readers of committed messages "
+        "(`isolation.level=read_committed`) see each once. Needs Kafka 2.5 or newer.",
+    )
     sqs_endpoint_url: str | None = Field(
         None,
         description="Address of a service that speaks SQS, such as a VPC endpoint or an emulator. "

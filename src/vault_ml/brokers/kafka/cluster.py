@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._metadata import TopicMetadata
 from confluent_kafka.cimpl import NewTopic
@@ -80,6 +86,28 @@ class Cluster:
             if time.monotonic() > deadline:
                 raise BrokerUnavailable(f"The Kafka topic {name!r} has no leader yet.")
             time.sleep(_PAUSE_S)  # made, or being led; known everywhere in a moment
+
+    def committed(
+        self, group: str, topic: str, numbers: Sequence[int], timeout_s: float
+    ) -> dict[int, tuple[int, str]]:
+        """What a group has committed, as partition -> (offset, text), once no transaction is open.
+
+        Raises:
+            BrokerUnavailable: no answer in time.
+        """
+        asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, n) for n in numbers])
+        future = self._admin.list_consumer_group_offsets(
+            [asked], require_stable=True, request_timeout=timeout_s
+        )[group]
+        try:
+            answer = future.result(timeout_s + _SLICE_S)
+        except (KafkaException, TimeoutError) as error:
+            raise self._connection.unavailable() from error
+        return {
+            one.partition: (one.offset, one.metadata or "")
+            for one in answer.topic_partitions
+            if one.error is None
+        }
 
     def _metadata(self, topic: str | None, deadline: float) -> TopicMetadata | None:
         while True:

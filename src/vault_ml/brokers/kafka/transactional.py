@@ -28,6 +28,7 @@ from vault_ml.telemetry.log import Log
 
 _STEP_S = 10.0  # one step of a transaction; it takes milliseconds when all is well
 _SLICE_S = 1.0  # of a step; librdkafka goes on where it was
+_FLUSH_S = 0.1  # of waiting for confirmations; after a refusal the others never come
 _ROOM_S = 5.0  # for librdkafka's queue to have room
 
 
@@ -126,7 +127,10 @@ class TransactionalProducer:
             if error := self._produce(destination, message, index, refusals):
                 refusals.append(Refusal(index, error))
                 break
-        left = self._client.flush(_STEP_S)
+        deadline = time.monotonic() + _STEP_S
+        left = 1
+        while left and not refusals and time.monotonic() < deadline:
+            left = self._client.flush(_FLUSH_S)
         if refusals or left:
             self.abort()
         if left and not refusals:
@@ -260,11 +264,13 @@ def refusal_sentence(error: KafkaError, options: KafkaOptions, transactional_id:
 
 
 def check_transactions(options: KafkaOptions, log: Log, timeout_s: float) -> None:
-    """Find out at start whether the brokers give us transactions.
+    """Find out at start whether the brokers give us the transactions we want, if we want any.
 
     Raises:
         ConfigError: they do not.
     """
+    if not options.transactions:
+        return
     connection = Connection(options, log, "transactions")
     producer = TransactionalProducer(options, transactional_id(options), connection, log)
     try:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from vault_ml.brokers.kafka.attempts import METADATA_LIMIT_BYTES
 from vault_ml.brokers.kafka.books import Books
@@ -42,6 +42,7 @@ _EVERY_S = 0.1  # an ack waits about this long; the more events share a transact
 _AGAIN_S = (0.05, 2.0)  # after one that failed: at first, at most
 _EVENTS = 500  # in one transaction, and
 _SIZE_BYTES = 8 * 1024 * 1024  # this much to publish, so that it ends long before its time is up
+_LOOK_EVERY_S = 0.05
 _BEGIN_S = 5.0
 _TOPIC_S = 5.0
 _READ_BACK_S = 5.0
@@ -72,14 +73,18 @@ class Transactions:
         self._cluster = cluster
         self._log = log
         self._id = transactional_id(options)
-        self._asked = threading.Condition()  # guards the four below
+        self._asked = threading.Condition()  # guards the five below
         self._rounds_asked = 0
         self._rounds_done = 0
         self._is_closing = False
         self._trouble: VaultMLError | None = None
+        self._membership: bytes | None = None
+
+        # Only the broker thread touches these.
+        self._consumer: Consumer | None = None
+        self._next_look_at = 0.0
 
         # Only the thread touches these.
-        self._consumer: Consumer | None = None
         self._producer: TransactionalProducer | None = None
         self._doubtful: Sequence[Share] = ()
         self._known_topics: set[str] = set()
@@ -99,12 +104,16 @@ class Transactions:
         self._thread.start()
 
     def tick(self) -> None:
-        """As `Committer`; the thread looks by itself."""
+        """As `Committer`; the thread looks for work by itself."""
+        if (now := time.monotonic()) >= self._next_look_at:
+            self._next_look_at = now + _LOOK_EVERY_S
+            self._look_at_membership()
 
     def finish(self, numbers: Iterable[int]) -> None:
         """As `Committer`. The transaction that runs is waited for, and the one after it."""
         if self._connection.state is not State.UP or not self._books.has_to_settle(numbers):
             return
+        self._look_at_membership()
         with self._asked:
             self._rounds_asked += 1
             mine = self._rounds_asked
@@ -128,6 +137,17 @@ class Transactions:
             self._asked.notify_all()
         if self._thread.ident is not None:
             self._thread.join(_FINISH_S)
+
+    def _look_at_membership(self) -> None:
+        """Note what proves to the brokers that we are in the group; None while we are not.
+
+        On the broker thread: librdkafka 2.16 never answers another one while this polls.
+        """
+        assert self._consumer is not None
+        metadata: bytes = self._consumer.consumer_group_metadata()
+        with self._asked:
+            # Brokers check nothing for those who claim to be in no group.
+            self._membership = metadata if is_member(metadata) else None
 
     # The thread.
 
@@ -171,9 +191,10 @@ class Transactions:
         producer = self._ready_producer()
         producer.serve()
         while True:
-            # Asked before the books are: should a partition go to somebody else in between, the
-            # brokers refuse what this says. The other way round they would not.
-            membership = self._membership()
+            # Looked at before the books are: should a partition go to somebody else in between,
+            # the brokers refuse what this says. The other way round they would not.
+            with self._asked:
+                membership = self._membership
             if membership is None:
                 return
             shares = self._books.shares(
@@ -182,16 +203,6 @@ class Transactions:
             if not shares:
                 return
             self._transact(producer, shares, membership)
-
-    def _membership(self) -> bytes | None:
-        """What proves to the brokers that we are in the group; None while we are not."""
-        assert self._consumer is not None
-        try:
-            metadata: bytes = self._consumer.consumer_group_metadata()
-        except RuntimeError:
-            return None  # closed
-        # Brokers check nothing for those who claim to be in no group.
-        return metadata if is_member(metadata) else None
 
     def _ready_producer(self) -> TransactionalProducer:
         if self._producer is None:
@@ -213,15 +224,8 @@ class Transactions:
 
     def _read_back(self) -> None:
         """Learn how the last transaction of the last producer ended; it has ended by now."""
-        assert self._consumer is not None
-        ours = [TopicPartition(self._queue, share.partition.number) for share in self._doubtful]
-        try:
-            answer = self._consumer.committed(ours, timeout=_READ_BACK_S)
-        except KafkaException as exception:
-            raise TransactionAborted(exception.args[0]) from exception
-        except RuntimeError:
-            answer = []  # closed
-        committed = {one.partition: (one.offset, one.metadata or "") for one in answer}
+        numbers = [share.partition.number for share in self._doubtful]
+        committed = self._cluster.committed(self._options.group, self._queue, numbers, _READ_BACK_S)
         for share in self._doubtful:
             if committed.get(share.partition.number) == (share.end, share.text):
                 self._books.confirm_share(share)
