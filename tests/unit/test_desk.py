@@ -132,7 +132,7 @@ def test_letter_that_the_broker_does_not_let_go_is_told() -> None:
         future.set_exception(SettlementLost("taken back"))
         return future
 
-    letter.delivery.ack = lost  # type: ignore[method-assign]
+    letter.delivery.ack = lost  # type: ignore[method-assign,assignment]
     (done,) = desk.drop([letter])
     assert done.problem == "still in ml-queue.dlq: taken back"
     desk.close(1)

@@ -100,9 +100,7 @@ def test_dead_letters_of_one_camera_do_not_hide_behind_each_other() -> None:
     letter = Message(b"{}", b"camera-7", {dead_letter.DEAD_LETTERED_AT: "2026-11-22T10:00:00.000"})
     one, other = to_sqs(letter, fifo=True), to_sqs(letter, fifo=True)
     assert one["MessageGroupId"] != other["MessageGroupId"]
-    back = from_sqs(
-        raw("{}", one["MessageAttributes"], MessageGroupId=one["MessageGroupId"])  # type: ignore[arg-type]
-    )
+    back = from_sqs(raw("{}", one["MessageAttributes"], MessageGroupId=one["MessageGroupId"]))
     assert back.key == b"camera-7"
 
 
