@@ -90,6 +90,22 @@ def scene(i: int, size_wh: tuple[int, int]) -> NDArray[np.uint8]:
     return image
 
 
+def solid(rgb: tuple[int, int, int], kr: float, kb: float, *, full: bool) -> VideoFrame:
+    """A frame of one colour, converted by the definition of the matrix, not by swscale."""
+    r, g, b = (value / 255 for value in rgb)
+    luma = kr * r + (1 - kr - kb) * g + kb * b
+    chroma = ((b - luma) / (2 * (1 - kb)), (r - luma) / (2 * (1 - kr)))
+    if full:
+        y, u, v = 255 * luma, *(128 + 255 * c for c in chroma)
+    else:
+        y, u, v = 16 + 219 * luma, *(128 + 224 * c for c in chroma)
+    planes = np.empty((96, 64), np.uint8)
+    planes[:64] = round(y)
+    planes[64:80] = round(min(u, 255))
+    planes[80:] = round(min(v, 255))
+    return VideoFrame.from_ndarray(planes, format="yuv420p")
+
+
 def encode(
     container: str,
     codec: str = "libx264",

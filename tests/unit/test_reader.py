@@ -12,7 +12,6 @@ import av
 import cv2
 import numpy as np
 import pytest
-from av.video.frame import VideoFrame
 from PIL import Image
 
 import video_clips as clips
@@ -201,22 +200,6 @@ def test_frames_hidden_by_an_edit_list_are_not_looked_at() -> None:
 # Colours ------------------------------------------------------------------------------------
 
 
-def solid(rgb: tuple[int, int, int], kr: float, kb: float, *, full: bool) -> VideoFrame:
-    """A frame of one colour, converted by the definition of the matrix, not by swscale."""
-    r, g, b = (value / 255 for value in rgb)
-    luma = kr * r + (1 - kr - kb) * g + kb * b
-    chroma = ((b - luma) / (2 * (1 - kb)), (r - luma) / (2 * (1 - kr)))
-    if full:
-        y, u, v = 255 * luma, *(128 + 255 * c for c in chroma)
-    else:
-        y, u, v = 16 + 219 * luma, *(128 + 224 * c for c in chroma)
-    planes = np.empty((96, 64), np.uint8)
-    planes[:64] = round(y)
-    planes[64:80] = round(min(u, 255))
-    planes[80:] = round(min(v, 255))
-    return VideoFrame.from_ndarray(planes, format="yuv420p")
-
-
 BT601, BT709 = (0.299, 0.114), (0.2126, 0.0722)
 
 
@@ -236,7 +219,7 @@ def test_colours_come_out_as_the_recording_tags_them(
     data = clips.encode(
         "mp4",
         size_wh=(64, 64),
-        pictures=[solid(rgb, *matrix, full=full)] * 3,
+        pictures=[clips.solid(rgb, *matrix, full=full)] * 3,
         colorspace=tag,
         color_range=2 if full else 1,
         codec_options={"qp": "0"},
