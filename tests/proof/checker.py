@@ -17,7 +17,9 @@ from proof.history import Event, History, Letter, Result, VaultCall
 _CLOCK_S = 0.002
 # What may cost a try of a recording that no attempt was counted for: the process or the lease was
 # lost before the count could be written down.
-_UNCOUNTED = ("kill", "failpoint", "freeze", "join", "leave", "broker", "vault")
+_UNCOUNTED = (
+    "kill", "failpoint", "freeze", "join", "leave", "broker", "vault", "weather to the broker",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

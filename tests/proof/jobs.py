@@ -22,7 +22,7 @@ from proof.plan import Plan, draw, fault_free
 from proof.queues import System
 
 # A stuck planted bug need not be waited for as long as a stuck seed.
-_PLANTED = machine.Limits(quiet_s=12.0, settle_s=10.0)
+_PLANTED = machine.Limits(quiet_s=20.0, settle_s=10.0)
 _PLANTED_EVENTS = 16
 _REFERENCE_POISON = 6
 

@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from connected.start_kafka import VERSION, ApacheKafka
+from proof.history import Fault
 from proof.plan import Kind
 from proof.queues import Raw, freeze, thaw
 from vault_ml.brokers.kafka import LIBRDKAFKA_VERSION
@@ -36,7 +37,7 @@ class ApacheKafkaSystem:
         self._server.start()
         self.version = f"Apache Kafka {VERSION} (KRaft, one node), librdkafka {LIBRDKAFKA_VERSION}"
 
-    def open(self, run: str, lease_s: float) -> KafkaQueues:
+    def open(self, run: str, lease_s: float, *, is_calm: bool) -> KafkaQueues:
         def make(names: Sequence[str]) -> None:
             admin = AdminClient(_client(bootstrap), logger=_QUIET)
             topics = [NewTopic(name, PARTITIONS, 1) for name in names]
@@ -66,13 +67,13 @@ class MockKafkaSystem:
     """librdkafka's mock cluster: the protocol without the broker, for quick runs."""
 
     name = "kafka-mock"
-    troubles: tuple[Kind, ...] = ("broker stops",)
+    troubles: tuple[Kind, ...] = ("broker refuses",)
 
     def __init__(self) -> None:
         self._server = EmbeddedKafka()
         self.version = f"librdkafka {LIBRDKAFKA_VERSION} mock cluster"
 
-    def open(self, run: str, lease_s: float) -> KafkaQueues:
+    def open(self, run: str, lease_s: float, *, is_calm: bool) -> KafkaQueues:
         def make(names: Sequence[str]) -> None:
             for name in names:
                 self._server.create_topic(name, PARTITIONS)
@@ -91,6 +92,8 @@ class MockKafkaSystem:
 
 class KafkaQueues:
     """Three topics of four partitions, and a reader that belongs to no group."""
+
+    faults: Sequence[Fault] = ()
 
     def __init__(
         self,

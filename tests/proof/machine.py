@@ -44,7 +44,7 @@ class Limits:
     """
 
     quiet_s: float = 60.0
-    settle_s: float = 40.0
+    settle_s: float = 60.0
 
 
 def run(
@@ -100,7 +100,7 @@ class _Run:
         self._way.lead_to(int(self._vault.url.rpartition(":")[2]))
         self._vault.account.url = self._way.url  # signed URLs lead through the proxy as well
         name = f"{plan.seed}-{os.getpid()}-{time.time_ns() // 1_000_000}"
-        self._queues: Queues = system.open(name, plan.lease_s)
+        self._queues: Queues = system.open(name, plan.lease_s, is_calm=plan.is_calm)
         self._workers = Workers(command, self._variables(model, folder), logs, plan.failpoints)
         self._faults: list[Fault] = []
         self._active: list[threading.Thread] = []
@@ -141,7 +141,8 @@ class _Run:
         started = time.monotonic()
         events = self._put()
         is_done = self._until_all_have_outcomes(events)
-        is_settled = is_done and self._until(self._queues.is_settled, self._limits.settle_s)
+        # Settling must not need a stop; where it goes on until the end, the end decides.
+        is_settled = self._until(self._queues.is_settled, self._limits.settle_s if is_done else 0)
         exits = self._workers.stop_all(_STOP_WITHIN_S)
         backlog = self._queues.finish()
         calls = [_call(r.at, r.method, r.path, r.key, r.status) for r in self._vault.requests]
@@ -155,11 +156,17 @@ class _Run:
             letters=[_letter(raw) for raw in self._queues.letters],
             calls=[call for call in calls if call.key],
             faults=sorted(
-                [*self._faults, *self._workers.faults, *self._way.faults], key=lambda f: f.at
+                [
+                    *self._faults,
+                    *self._workers.faults,
+                    *self._way.faults,
+                    *self._queues.faults,
+                ],
+                key=lambda fault: fault.at,
             ),
             present=list(self._vault.keys()),
             backlog=[_sha(body) for body in backlog],
-            is_settled=is_settled or (not backlog and self._queues.is_settled()),
+            is_settled=(is_settled or not is_done) and not backlog and self._queues.is_settled(),
             exits=exits,
             took_s=round(time.monotonic() - started, 1),
         )

@@ -23,9 +23,11 @@ Kind = Literal[
     "vault resets",  # connections are reset
     "vault errs",  # 503 to everything
     "vault hangs",  # accepts and never answers
-    "broker stops",  # down for a while
     "broker killed",  # kill -9, started again
     "broker freezes",  # stopped for a while
+    "broker refuses",  # nobody listens, what it keeps is kept
+    "broker resets",  # connections are reset
+    "broker errs",  # 503 to everything
 ]
 VAULT_TROUBLE: tuple[Kind, ...] = ("vault refuses", "vault resets", "vault errs", "vault hangs")
 
@@ -78,6 +80,11 @@ class Plan:
     acts: tuple[Act, ...] = ()
     weather: Weather = field(default_factory=Weather)
     lease_s: float = 3.0
+
+    @property
+    def is_calm(self) -> bool:
+        """True when nothing happens but what is said above."""
+        return self.weather == Weather()
 
 
 def fault_free(poison: int) -> Plan:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from proof.history import Fault
 from proof.plan import Kind
 
 
@@ -47,6 +48,11 @@ class Queues(Protocol):
         """What was read of the dead-letter queue so far; grows by itself."""
         ...
 
+    @property
+    def faults(self) -> Sequence[Fault]:
+        """What the way to the broker did by itself during this run."""
+        ...
+
     def send(self, bodies: Sequence[bytes]) -> None:
         """Put events on the queue; returns when the broker has them all."""
         ...
@@ -72,7 +78,7 @@ class System(Protocol):
 
     @property
     def name(self) -> str:
-        """As in `is_late_copy`: `kafka`, `kafka-mock`, `sqs` or `rabbitmq`."""
+        """As in `checker.AT_LEAST_ONCE`: `kafka`, `kafka-mock`, `sqs` or `rabbitmq`."""
         ...
 
     @property
@@ -85,8 +91,8 @@ class System(Protocol):
         """What can be done to it."""
         ...
 
-    def open(self, run: str, lease_s: float) -> Queues:
-        """Queues of their own for one run."""
+    def open(self, run: str, lease_s: float, *, is_calm: bool) -> Queues:
+        """Queues of their own for one run; with `is_calm` nothing is done to the way there."""
         ...
 
     def begin(self, trouble: Kind) -> None:
@@ -103,7 +109,7 @@ class System(Protocol):
 
 
 class Server(Protocol):
-    """A broker's process, in a session of its own."""
+    """A broker's process."""
 
     _process: subprocess.Popen[bytes] | None
 
@@ -119,5 +125,10 @@ def thaw(server: Server) -> None:
 
 
 def _signal(server: Server, number: signal.Signals) -> None:
-    if server._process is not None:
-        os.killpg(server._process.pid, number)
+    if server._process is None:
+        return
+    pid = server._process.pid
+    if os.getpgid(pid) == pid:
+        os.killpg(pid, number)
+    else:
+        os.kill(pid, number)

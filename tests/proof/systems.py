@@ -14,6 +14,14 @@ def why_not(name: str) -> str | None:
         from connected import start_kafka
 
         return start_kafka.why_not()
+    if name == "sqs":
+        from connected import start_ministack
+
+        return start_ministack.why_not()
+    if name == "rabbitmq":
+        from connected import start_rabbitmq
+
+        return start_rabbitmq.why_not()
     return None
 
 
@@ -27,4 +35,12 @@ def start(name: str) -> System:
         from proof.kafka_queues import MockKafkaSystem
 
         return MockKafkaSystem()
+    if name == "sqs":
+        from proof.sqs_queues import SqsSystem
+
+        return SqsSystem()
+    if name == "rabbitmq":
+        from proof.rabbit_queues import RabbitSystem
+
+        return RabbitSystem()
     raise ValueError(f"there is no broker {name!r}; there are {', '.join((*NAMES, MOCK))}")

@@ -1,8 +1,8 @@
 """A TCP proxy in front of a server: slow, cut off, away, as told and as the seed says.
 
-It knows one thing of HTTP: which recording the last request on a connection was about. A reply is
-cut off at most once per recording, because what is cut off three times running is that
-recording's own trouble, and may end as a dead letter.
+In front of the Vault it knows one thing of HTTP: which recording the last request on a connection
+was about. A reply is cut off at most once per recording, because what is cut off again and again
+is that recording's own trouble, and may end as a dead letter.
 """
 
 from __future__ import annotations
@@ -35,8 +35,14 @@ _PIECE = 65536
 class UnreliableWay:
     """The way to one server, from a thread of its own."""
 
-    def __init__(self, seed: str, weather: Weather, *, port: int = 0) -> None:
-        """Listen; `lead_to` says where to."""
+    def __init__(self, seed: str, weather: Weather, *, knows_keys: bool = True) -> None:
+        """Listen; `lead_to` says where to.
+
+        Args:
+            seed: of the weather.
+            weather: how often replies are disturbed.
+            knows_keys: it is in front of a Vault; otherwise any reply may be cut off.
+        """
         self._rng = random.Random(f"way {seed}")
         self._weather = weather
         self._target = 0
@@ -48,7 +54,8 @@ class UnreliableWay:
         self._server: asyncio.Server | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="way", daemon=True)
         self._thread.start()
-        self.port = port
+        self._knows_keys = knows_keys
+        self.port = 0
         self._do(self._listen())
 
     def lead_to(self, port: int) -> None:
@@ -161,9 +168,9 @@ class UnreliableWay:
     ) -> None:
         while piece := await reader.read(_PIECE):
             fate, weather = self._rng.random(), self._weather
-            if fate < weather.cut and key() and key() not in self._cut:
+            if fate < weather.cut and self._may_cut(key()):
                 self._cut.add(key())
-                self._note("weather cut", key())
+                self._note("cut", key())
                 writer.write(piece[: self._rng.randrange(len(piece))])
                 await writer.drain()
                 if self._rng.random() < 0.5:
@@ -171,10 +178,10 @@ class UnreliableWay:
                 return
             if weather.cut <= fate < weather.cut + weather.stall:
                 seconds = self._rng.uniform(0.2, 1.5)
-                self._note("weather stall", key(), seconds)
+                self._note("stall", key(), seconds)
                 await asyncio.sleep(seconds)
             elif fate > 1 - weather.trickle:
-                self._note("weather trickle", key())
+                self._note("trickle", key())
                 size = max(1, len(piece) // 20)
                 for start in range(0, len(piece), size):
                     writer.write(piece[start : start + size])
@@ -184,7 +191,12 @@ class UnreliableWay:
             writer.write(piece)
             await writer.drain()
 
+    def _may_cut(self, key: str) -> bool:
+        return not self._knows_keys or (bool(key) and key not in self._cut)
+
     def _note(self, kind: str, key: str, seconds: float = 0.0) -> None:
+        where = "vault" if self._knows_keys else "broker"
+        kind = f"weather to the {where}: {kind}"
         self._faults.append(Fault(time.time(), kind, key, seconds))
 
 

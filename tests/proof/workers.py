@@ -130,7 +130,8 @@ class Workers:
         for worker in self._running:
             if worker.is_frozen:
                 worker.thaw()
-            worker.stop()
+            if not worker.is_told_to_stop:  # a second signal would end it at once
+                worker.stop()
         deadline = time.monotonic() + timeout_s
         for worker in self._running:
             try:
