@@ -7,7 +7,7 @@ the tests hold each of its cells to what comes out now.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -186,9 +186,9 @@ TRAITS: dict[str, tuple[str, Callable[[DecoderPool], None]]] = {
 }  # fmt: skip
 
 
-def combinations() -> Iterable[tuple[str, str]]:
+def combinations() -> list[tuple[str, str]]:
     """Every codec with every container."""
-    return ((codec, container) for codec in CODECS for container in CONTAINERS)
+    return [(codec, container) for codec in CODECS for container in CONTAINERS]
 
 
 def outcome(pool: DecoderPool, codec: str, container: str) -> str:
