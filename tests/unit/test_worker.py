@@ -151,7 +151,11 @@ class Bench:
                 if self.transactional
                 else [Publish(producer, TARGET, timeout_s=1), self.forward],
                 DeadLetters(
-                    producer, LETTERS, queue=QUEUE, host="here", version="0",
+                    producer,
+                    LETTERS,
+                    queue=QUEUE,
+                    host="here",
+                    version="0",
                     with_settlement=self.transactional,
                 ),
                 removals,
