@@ -167,5 +167,9 @@ class KafkaProducer:
         while not self._is_closing.is_set():
             with self._lock:
                 client = self._client
-            client.poll(_POLL_S)
+            try:
+                client.poll(_POLL_S)
+            except KafkaException:
+                # A client that cannot go on says so here, too; whoever publishes replaces it.
+                self._is_closing.wait(_POLL_S)
             self._cluster.serve()

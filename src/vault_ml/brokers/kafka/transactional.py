@@ -9,10 +9,12 @@ how.
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka import Message as ClientMessage
@@ -22,9 +24,11 @@ from vault_ml.brokers.kafka.api_versions import ApiVersions
 from vault_ml.brokers.kafka.cluster import checked_client
 from vault_ml.brokers.kafka.connection import Connection
 from vault_ml.brokers.kafka.options import KafkaOptions
-from vault_ml.brokers.port import Message
+from vault_ml.brokers.port import Message, Outgoing
 from vault_ml.errors import ConfigError
 from vault_ml.telemetry.log import Log
+
+_T = TypeVar("_T")
 
 _STEP_S = 10.0  # one step of a transaction; it takes milliseconds when all is well
 _SLICE_S = 1.0  # of a step; librdkafka goes on where it was
@@ -98,12 +102,12 @@ class TransactionalProducer:
             return
         try:
             self._patiently(self._client.init_transactions, timeout_s)
+            self._client.poll(0.1)  # brings the log
         except KafkaException as exception:
             error: KafkaError = exception.args[0]
             if sentence := refusal_sentence(error, self._options, self._id):
                 raise ConfigError(sentence) from exception
             raise TransactionAborted(error) from exception
-        self._client.poll(0.1)  # brings the log
         if not self._versions.fences_consumers:
             raise ConfigError(too_old_sentence(self._options))
         self._is_begun = True
@@ -115,27 +119,31 @@ class TransactionalProducer:
                 "offset (KIP-890). The run id still tells repeats apart.",
             )
 
-    def send(self, messages: Sequence[tuple[str, Message]]) -> list[Refusal]:
+    def send(self, messages: Sequence[Outgoing]) -> list[Refusal]:
         """Open a transaction and send; returns the first troubles, of single messages, if any.
 
         Raises:
             TransactionAborted, TransactionInDoubt: as the classes say.
         """
         refusals: list[Refusal] = []
-        self._step(self._client.begin_transaction)
+        is_confirmed = self._step(lambda: self._send(messages, refusals))
+        if refusals or not is_confirmed:
+            self.abort()
+        if not is_confirmed and not refusals:
+            raise TransactionAborted(KafkaError(codes.TIMED_OUT))
+        return refusals
+
+    def _send(self, messages: Sequence[Outgoing], refusals: list[Refusal]) -> bool:
+        self._client.begin_transaction()
         for index, (destination, message) in enumerate(messages):
             if error := self._produce(destination, message, index, refusals):
                 refusals.append(Refusal(index, error))
-                break
+                return False
         deadline = time.monotonic() + _STEP_S
-        left = 1
-        while left and not refusals and time.monotonic() < deadline:
-            left = self._client.flush(_FLUSH_S)
-        if refusals or left:
-            self.abort()
-        if left and not refusals:
-            raise TransactionAborted(KafkaError(codes.TIMED_OUT))
-        return refusals
+        while self._client.flush(_FLUSH_S):
+            if refusals or time.monotonic() > deadline:
+                return False
+        return not refusals
 
     def commit(self, offsets: list[TopicPartition], group_metadata: object) -> None:
         """Add the offsets to the transaction and commit it.
@@ -175,13 +183,21 @@ class TransactionalProducer:
             raise TransactionAborted(exception.args[0]) from exception
 
     def serve(self) -> None:
-        """Take what librdkafka has to say. To be called now and then, lest it piles up."""
-        self._client.poll(0)
+        """Take what librdkafka has to say. To be called now and then, lest it piles up.
+
+        Raises:
+            TransactionInDoubt: the producer was fenced, or cannot go on for another reason.
+        """
+        try:
+            self._client.poll(0)
+        except KafkaException as exception:
+            raise TransactionInDoubt(exception.args[0]) from exception
 
     def close(self) -> None:
         """Give it up; what it left open is ended by its successor, or by the broker."""
         self._client.purge()
-        self._client.poll(0)
+        with contextlib.suppress(KafkaException):  # it says once more why it cannot go on
+            self._client.poll(0)
 
     def _produce(
         self, destination: str, message: Message, index: int, refusals: list[Refusal]
@@ -209,9 +225,9 @@ class TransactionalProducer:
             else:
                 return None
 
-    def _step(self, step: Callable[[], object]) -> None:
+    def _step(self, step: Callable[[], _T]) -> _T:
         try:
-            step()
+            return step()
         except KafkaException as exception:
             error: KafkaError = exception.args[0]
             if not error.txn_requires_abort():

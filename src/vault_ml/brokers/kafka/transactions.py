@@ -158,6 +158,8 @@ class Transactions:
                 try:
                     self._round()
                 except (TransactionAborted, VaultMLError) as error:
+                    if isinstance(error, TransactionInDoubt):
+                        self._give_up_producer()
                     self._failed(error)
                 else:
                     self._succeeded()
@@ -251,7 +253,6 @@ class Transactions:
             producer.commit(offsets, membership)
         except TransactionInDoubt:
             self._doubtful = shares
-            self._give_up_producer()
             raise
         except TransactionAborted as aborted:
             if aborted.error.code() == KafkaError.OFFSET_METADATA_TOO_LARGE:
