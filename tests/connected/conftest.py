@@ -86,7 +86,9 @@ def sqs_system(
             monkeypatch.setenv(name, text)
         endpoint = endpoint_from_environment()
         assert endpoint is not None
-        yield SqsSystem(endpoint, None)
+        system = SqsSystem(endpoint, None)
+        yield system
+        system.remove_queues()
         return
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)

@@ -11,6 +11,7 @@ import boto3
 from connected.gate import Gate
 from contract.said_log import SaidLog
 from vault_ml.brokers.browsing import HoldingBrowser
+from vault_ml.brokers.dead_letter import dead_letter_name
 from vault_ml.brokers.sqs import SqsConsumer, SqsOptions, SqsProducer
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class SqsSystem:
         self.ending = ".fifo" if fifo else ""
         self.log = SaidLog()
         self.visibility_s = 30
+        self._names: list[str] = []
 
     def options(self, **changed: Any) -> SqsOptions:
         return SqsOptions(
@@ -43,7 +45,15 @@ class SqsSystem:
         )
 
     def name(self) -> str:
-        return f"vault-ml-test-{uuid.uuid4().hex[:8]}{self.ending}"
+        self._names.append(f"vault-ml-test-{uuid.uuid4().hex[:8]}{self.ending}")
+        return self._names[-1]
+
+    def remove_queues(self) -> None:
+        """For a service that is not ours: leave it as it was."""
+        for name in self._names:
+            for made in (name, dead_letter_name(name, "SQS")):
+                if self.exists(made):
+                    self.client().delete_queue(QueueUrl=self.url(made))
 
     def new_queue(self, partitions: int = 1) -> str:
         name = self.name()

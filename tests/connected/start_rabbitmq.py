@@ -7,6 +7,7 @@ Debian it is installed when it is missing. No system service is started or touch
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -143,7 +144,8 @@ class RabbitMQ:
     def kill(self) -> None:
         """Kill -9: no goodbye to anybody, nothing flushed."""
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
 
@@ -244,6 +246,8 @@ def main() -> None:
     """Start one and keep it until Ctrl-C."""
     if reason := why_not():
         sys.exit(reason)
+    # An ordinary end, so that the server ends with us.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     server = RabbitMQ()
     try:
         server.start()
@@ -255,7 +259,8 @@ def main() -> None:
         if server.tls_port is not None:
             print(f"TLS: amqps://localhost:{server.tls_port}; CA: {server.folder / 'ca.pem'}")
         sys.stdout.flush()
-        signal.sigwait([signal.SIGINT, signal.SIGTERM])
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pause()
     finally:
         server.close()
 

@@ -412,6 +412,7 @@ def test_a_redrive_policy_that_is_in_our_way_is_told(
         pytest.param(ok(Attributes={"RedrivePolicy": REDRIVE % "10"}), id="generous"),
         pytest.param(ok(Attributes={"RedrivePolicy": "oops"}), id="nonsense"),
         pytest.param(ok(Attributes={"RedrivePolicy": "[]"}), id="a list"),
+        pytest.param(ok(Attributes={"RedrivePolicy": REDRIVE % '"x"'}), id="no number"),
     ],
 )
 def test_a_redrive_policy_that_is_not_in_our_way_is_not_told(rig: Rig, answer: Answer) -> None:

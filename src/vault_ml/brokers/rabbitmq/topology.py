@@ -7,12 +7,14 @@ closing the channel disturbs nobody.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import pika
 from pika import exceptions
 
+from vault_ml.brokers.rabbitmq.limits import default_delivery_limit
 from vault_ml.brokers.rabbitmq.options import RabbitOptions
 from vault_ml.brokers.rabbitmq.status import (
     ACCESS_REFUSED,
@@ -27,7 +29,9 @@ from vault_ml.telemetry.log import Log
 # RabbitMQ 4's own default, taken also where the broker (3.x) would have none: an event that kills
 # its worker again and again ends in the dead-letter queue.
 DELIVERY_LIMIT = 20
-_NO_LIMIT = -1  # RabbitMQ 4
+# For RabbitMQ 4. Older ones have no limit of their own, and take this as one that every message
+# which is given back has passed: 3.10 drops it at its first return.
+_NO_LIMIT = -1
 
 
 class Topology:
@@ -114,6 +118,8 @@ class Topology:
 
     def _make(self, connection: Any, queue: str, arguments: dict[str, Any]) -> None:
         arguments = {"x-queue-type": "quorum", **arguments}
+        if arguments.get("x-delivery-limit") == _NO_LIMIT and not _has_limit(connection):
+            del arguments["x-delivery-limit"]
         channel = connection.channel()
         try:
             channel.queue_declare(queue, durable=True, arguments=arguments)
@@ -126,15 +132,10 @@ class Topology:
                 ) from error
             if self._exists(connection, queue):
                 return  # somebody was faster, in another way
-            if arguments.get("x-delivery-limit") != _NO_LIMIT:
-                raise ConfigError(
-                    f"The queue {queue!r} does not exist, and RabbitMQ makes no quorum queue with "
-                    "dead-lettering for us; is it older than 3.10? Make the queue yourself."
-                ) from error
-            # RabbitMQ 3 knows no "without end", because that is what it does.
-            without = {k: v for k, v in arguments.items() if k != "x-delivery-limit"}
-            self._make(connection, queue, {**without})
-            return
+            raise ConfigError(
+                f"The queue {queue!r} does not exist, and RabbitMQ makes no quorum queue as we "
+                "need it; is it older than 3.10? Make the queue yourself."
+            ) from error
         self._log.info("queue_created", queue=queue, **_words(arguments))
         channel.close()
 
@@ -154,6 +155,12 @@ class Topology:
                 "as routing key."
             ) from error
         channel.close()
+
+
+def _has_limit(connection: Any) -> bool:
+    """Whether this RabbitMQ limits the deliveries of a message where nobody says otherwise."""
+    properties = connection._impl.server_properties or {}  # noqa: SLF001  pika shows it nowhere else
+    return not math.isinf(default_delivery_limit(str(properties.get("version", ""))))
 
 
 def _not_for_us(queue: str, code: int) -> str:

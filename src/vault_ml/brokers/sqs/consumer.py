@@ -29,7 +29,11 @@ from vault_ml.telemetry.log import Log
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
-    from mypy_boto3_sqs.type_defs import MessageTypeDef, ReceiveMessageResultTypeDef
+    from mypy_boto3_sqs.type_defs import (
+        ChangeMessageVisibilityBatchRequestEntryTypeDef,
+        MessageTypeDef,
+        ReceiveMessageResultTypeDef,
+    )
 
 _MOST_AT_ONCE = 10  # messages that SQS gives in one answer
 _SHORT_POLL_S = 1  # the shortest that still asks all of SQS's servers
@@ -276,14 +280,13 @@ class SqsConsumer:
 
     def _release(self, url: str, received: list[Held]) -> None:
         """What came after we had left goes back at once."""
-        entries = [
+        entries: list[ChangeMessageVisibilityBatchRequestEntryTypeDef] = [
             {"Id": str(number), "ReceiptHandle": held.receipt, "VisibilityTimeout": 0}
             for number, held in enumerate(received)
         ]
         try:
             self._poll_clients.of(self._queue).change_message_visibility_batch(
-                QueueUrl=url,
-                Entries=entries,  # type: ignore[arg-type]  # literally what the type says
+                QueueUrl=url, Entries=entries
             )
         except FOREIGN as error:
             raise translated(

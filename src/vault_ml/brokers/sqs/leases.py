@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vault_ml.brokers.port import SettlementLost
@@ -30,7 +31,9 @@ from vault_ml.telemetry.log import Log
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import (
+        ChangeMessageVisibilityBatchRequestEntryTypeDef,
         ChangeMessageVisibilityBatchResultTypeDef,
+        DeleteMessageBatchRequestEntryTypeDef,
         DeleteMessageBatchResultTypeDef,
     )
 
@@ -228,17 +231,11 @@ class Leases:
 
     def _delete(self) -> bool:
         for batch in _batches([held for held in self._all() if held.acked is not None]):
-            entries = [
+            entries: list[DeleteMessageBatchRequestEntryTypeDef] = [
                 {"Id": str(number), "ReceiptHandle": held.receipt}
                 for number, held in enumerate(batch)
             ]
-            failed = self._ask(
-                "DeleteMessage",
-                batch,
-                lambda client, entries=entries: client.delete_message_batch(  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-                    QueueUrl=self._url, Entries=entries
-                ),
-            )
+            failed = self._ask("DeleteMessage", batch, partial(self._send_deletes, entries))
             if failed is None:
                 return False
             now = time.monotonic()
@@ -278,8 +275,13 @@ class Leases:
             if self._change_visibility(batch, [0] * len(batch)) is None:
                 return
 
+    def _send_deletes(
+        self, entries: list[DeleteMessageBatchRequestEntryTypeDef], client: SQSClient
+    ) -> _Answer:
+        return client.delete_message_batch(QueueUrl=self._url, Entries=entries)
+
     def _change_visibility(self, batch: Sequence[Held], times: Sequence[int]) -> _Failed | None:
-        entries = [
+        entries: list[ChangeMessageVisibilityBatchRequestEntryTypeDef] = [
             {"Id": str(number), "ReceiptHandle": held.receipt, "VisibilityTimeout": seconds}
             for number, (held, seconds) in enumerate(zip(batch, times, strict=True))
         ]
@@ -287,8 +289,7 @@ class Leases:
             "ChangeMessageVisibility",
             batch,
             lambda client: client.change_message_visibility_batch(
-                QueueUrl=self._url,
-                Entries=entries,  # type: ignore[arg-type]  # literally what the type says
+                QueueUrl=self._url, Entries=entries
             ),
         )
 

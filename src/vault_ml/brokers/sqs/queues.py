@@ -92,18 +92,18 @@ class Queues:
             CredentialsRejected: we may not ask.
             BrokerUnavailable: the service does not answer.
         """
-        names: list[QueueAttributeNameType] = ["RedrivePolicy"]
         try:
             answer = self._clients.of(queue).get_queue_attributes(
-                QueueUrl=self.url(queue), AttributeNames=names
+                QueueUrl=self.url(queue), AttributeNames=["RedrivePolicy"]
             )
+        except FOREIGN as error:
+            raise self._translated(error, "GetQueueAttributes", queue) from error
+        try:
             policy = json.loads(answer.get("Attributes", {})["RedrivePolicy"])
             arn = str(policy["deadLetterTargetArn"])
             return RedrivePolicy(int(policy["maxReceiveCount"]), arn.rpartition(":")[2])
-        except (KeyError, json.JSONDecodeError, TypeError):
+        except (KeyError, ValueError, TypeError):
             return None
-        except FOREIGN as error:
-            raise self._translated(error, "GetQueueAttributes", queue) from error
 
     def _find(self, queue: str) -> str | None:
         try:
