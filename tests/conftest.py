@@ -30,10 +30,14 @@ _PREFIXES = (
 )  # fmt: skip
 
 
+# Where the brokers of the `connected` tests are.
+_OF_TESTS = ("KAFKA_TEST_", "RABBITMQ_TEST_", "SQS_TEST_")
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No variable of the product leaks from the machine into a test."""
     for name in list(os.environ):
-        if name.startswith(_PREFIXES) and not name.startswith(("KAFKA_TEST_", "RABBITMQ_TEST_")):
+        if name.startswith(_PREFIXES) and not name.startswith(_OF_TESTS):
             monkeypatch.delenv(name)
     return

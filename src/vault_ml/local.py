@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from vault_ml.detection import Detections
 from vault_ml.detector_process import DetectorOptions, DetectorProcess
 from vault_ml.errors import ConfigError
 from vault_ml.models.prepare import PreparedModel, prepare, resolve
+from vault_ml.vault.encrypted import RecordingKeys
 from vault_ml.video.decoder_pool import DecodeLimits, DecoderPool
 from vault_ml.video.sampling import Sampling
 
@@ -56,6 +57,7 @@ class LocalDetection:
         frames: int,
         sampling: Sampling,
         keep_pictures: bool,
+        keys: RecordingKeys,
     ) -> None:
         """Use started collaborators; `start` makes them."""
         self._model = model
@@ -64,6 +66,7 @@ class LocalDetection:
         self._frames = frames
         self._sampling = sampling
         self._keep_pictures = keep_pictures
+        self._keys = keys
 
     @classmethod
     @contextmanager
@@ -78,6 +81,7 @@ class LocalDetection:
         keep_pictures: bool,
         model_dir: Path,
         cache_dir: Path,
+        recording_keys: Sequence[str] = (),
     ) -> Iterator[LocalDetection]:
         """Prepare the model, start the children, and end them afterwards.
 
@@ -106,6 +110,7 @@ class LocalDetection:
                 frames=frames,
                 sampling=Sampling(sampling),
                 keep_pictures=keep_pictures,
+                keys=RecordingKeys(recording_keys),
             )
 
     def about(self) -> dict[str, Any]:
@@ -124,10 +129,11 @@ class LocalDetection:
 
         Raises:
             UndecodableRecording, RecordingTooLarge, DecoderFailed: as `DecoderPool.decode`.
+            RecordingEncrypted: it is encrypted and no key fits.
             DetectorUnavailable: the detector died; it is being replaced.
         """
         with self._decoders.decode(
-            fd,
+            self._keys.unlocked(fd),
             frames=self._frames,
             sampling=self._sampling,
             net_wh=self._model.net_wh,

@@ -14,6 +14,7 @@ import pytest
 
 from conftest import SHARED, shared_file
 from e2e.stand import bare_environment
+from encrypted_files import encrypted
 from vault_ml.demo.worker_process import free_port
 from vault_ml.geometry import iou
 
@@ -107,6 +108,19 @@ def test_detect_shows_clips_frame_by_frame(tiny: Path) -> None:
     assert head.endswith("768x576")
     assert len(frames) == 3
     assert all("person" in frame for frame in frames)
+
+
+def test_detect_decrypts_with_the_keys_of_recordings(tiny: Path, tmp_path: Path) -> None:
+    clip = shared_file("video/vtest_6s_768x576_10fps.mp4").read_bytes()
+    path = tmp_path / "locked.mp4"
+    path.write_bytes(encrypted(clip, "right"))
+    words = ("detect", "--model", tiny, "--frames", "1", path)
+    done = vault_ml(*words, RECORDING_KEYS="wrong,right")
+    assert done.returncode == 0, done.stderr
+    assert "person" in done.stdout
+    done = vault_ml(*words, RECORDING_KEYS="wrong")
+    assert done.returncode == 1
+    assert "none of the 1 RECORDING_KEYS fits" in done.stderr
 
 
 @pytest.mark.parametrize(

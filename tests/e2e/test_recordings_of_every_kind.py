@@ -11,27 +11,17 @@ from typing import Any
 
 import httpx
 import pytest
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import AES256
-from cryptography.hazmat.primitives.ciphers.modes import CBC
 
 from conftest import shared_file
 from e2e.stand import Stand, bare_environment, recording_name, wait_for
+from encrypted_files import encrypted
 from vault_ml.brokers import dead_letter
 from vault_ml.demo.vault_server import EmbeddedVault
-from vault_ml.vault.encrypted import derive
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 ONE_PERSON = "video/one_person_5s_768x432_10fps.mp4"
 FAST = {"RETRY_BACKOFF_S": "0.2", "RETRY_MAX_ATTEMPTS": "2", "LOG_FORMAT": "json"}
-
-
-def encrypted(content: bytes, passphrase: str) -> bytes:
-    key, iv = derive(passphrase.encode(), b"saltsalt")
-    fill = 16 - len(content) % 16
-    encryptor = Cipher(AES256(key), CBC(iv)).encryptor()
-    return b"Salted__saltsalt" + encryptor.update(content + bytes([fill]) * fill)
 
 
 def hub_event(stand: Stand, vault: EmbeddedVault, key: str, **more: Any) -> bytes:

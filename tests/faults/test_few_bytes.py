@@ -9,27 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import AES256
-from cryptography.hazmat.primitives.ciphers.modes import CBC
 
 import video_clips as clips
+from encrypted_files import encrypted
 from vault_ml.demo.vault_server import EmbeddedVault
 from vault_ml.errors import VaultUnavailable
 from vault_ml.vault.client import VaultClient
-from vault_ml.vault.encrypted import RecordingKeys, derive
+from vault_ml.vault.encrypted import RecordingKeys
 from vault_ml.video.decoder_pool import DecoderPool
 from vault_ml.video.sampling import Sampling
 
 KEY = "youruser/1630567591_6-967003_highway4_200-200-400-400_24_769.mp4"
 KEYS = RecordingKeys(["wrong", "right"])
-
-
-def encrypted(content: bytes) -> bytes:
-    key, iv = derive(b"right", b"saltsalt")
-    fill = 16 - len(content) % 16
-    encryptor = Cipher(AES256(key), CBC(iv)).encryptor()
-    return b"Salted__saltsalt" + encryptor.update(content + bytes([fill]) * fill)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +72,7 @@ def test_five_key_frames_cost_an_eighth_of_a_cameras_recording_at_most(
     vault: EmbeddedVault, decoders: DecoderPool, layout: str, is_encrypted: bool
 ) -> None:
     content = camera_recording(layout)
-    vault.put(KEY, encrypted(content) if is_encrypted else content)
+    vault.put(KEY, encrypted(content, "right") if is_encrypted else content)
     whole, all_of_it, _ = look(vault, decoders, by_ranges=False)
     seen, share, requests = look(vault, decoders, by_ranges=True)
     print(f"{layout}: {share:.1%} in {requests} requests")
@@ -97,7 +88,7 @@ def test_every_container_shows_the_same_by_ranges(
     vault: EmbeddedVault, decoders: DecoderPool, recipe: str
 ) -> None:
     content = clips.encode_recipe(recipe)
-    for stored in (content, encrypted(content)):
+    for stored in (content, encrypted(content, "right")):
         vault.put(KEY, stored)
         whole, _, _ = look(vault, decoders, by_ranges=False)
         seen, _, _ = look(vault, decoders, by_ranges=True)

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from typer.testing import CliRunner
 
 from conftest import shared_file
+from encrypted_files import encrypted
 from vault_ml.cli import app
 from vault_ml.errors import ConfigError, UndecodableRecording, VaultMLError
-from vault_ml.vault.encrypted import derive
 from vault_ml.video.signature import COVERAGE, load_key, read_signed_parts
 
 UUID = bytes.fromhex("6b0c1f8e3d2a4f5b9c7d8f1e2b3c4d5e")
@@ -227,17 +227,10 @@ def test_the_command_tells_good_from_bad(
 def test_the_command_decrypts(
     private_key: rsa.RSAPrivateKey, key_file: Path, tmp_path: Path
 ) -> None:
-    from cryptography.hazmat.primitives.ciphers import Cipher
-    from cryptography.hazmat.primitives.ciphers.algorithms import AES256
-    from cryptography.hazmat.primitives.ciphers.modes import CBC
-
     media = segments(1000, 2000)
     plain = recording(sign(private_key, media), media)
-    key, iv = derive(b"passphrase", b"saltsalt")
-    fill = 16 - len(plain) % 16
-    encryptor = Cipher(AES256(key), CBC(iv)).encryptor()
     path = tmp_path / "recording.mp4"
-    path.write_bytes(b"Salted__saltsalt" + encryptor.update(plain + bytes([fill]) * fill))
+    path.write_bytes(encrypted(plain, "passphrase"))
     keys = {"RECORDING_KEYS": "other,passphrase"}
     code, text = run(str(path), "--key", str(key_file), "--json", env=keys)
     document = json.loads(text)

@@ -9,14 +9,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import AES256
-from cryptography.hazmat.primitives.ciphers.modes import CBC
 from hypothesis import given
 from hypothesis import strategies as st
 
+from encrypted_files import encrypted
 from vault_ml.errors import RecordingEncrypted, RecordingIncomplete
-from vault_ml.vault.encrypted import FileBytes, PlainBytes, Readable, RecordingKeys, derive
+from vault_ml.vault.encrypted import FileBytes, PlainBytes, Readable, RecordingKeys
 
 KEY = "canary key, with ünicode"
 MP4 = b"\x00\x00\x00\x18ftypisom" + random.Random(4).randbytes(100_005)
@@ -36,12 +34,8 @@ class Stored:
         return self.content[offset : offset + size]
 
 
-def encrypt(content: bytes, passphrase: str = KEY, *, salt: bytes = b"saltsalt") -> bytes:
-    key, iv = derive(passphrase.encode(), salt)
-    padding = 16 - len(content) % 16
-    encryptor = Cipher(AES256(key), CBC(iv)).encryptor()
-    blocks = encryptor.update(content + bytes([padding]) * padding) + encryptor.finalize()
-    return b"Salted__" + salt + blocks
+def encrypt(content: bytes, passphrase: str = KEY) -> bytes:
+    return encrypted(content, passphrase)
 
 
 def unlock(stored: bytes, *passphrases: str) -> Readable:

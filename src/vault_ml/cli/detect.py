@@ -76,10 +76,11 @@ def detect(
     """Say what is seen on photos and clips.
 
     A file that cannot be looked at is named with the reason; the others go on, and the command
-    ends with 1.
+    ends with 1. Encrypted recordings are decrypted with the keys in RECORDING_KEYS.
     """
     from vault_ml.local import LocalDetection
     from vault_ml.models.folders import default_cache_dir, default_model_dir
+    from vault_ml.settings import keys_of_recordings
 
     files = list(_files(paths))
     failed = 0
@@ -92,6 +93,7 @@ def detect(
         keep_pictures=annotate is not None,
         model_dir=model_dir or default_model_dir(),
         cache_dir=cache_dir or default_cache_dir(),
+        recording_keys=keys_of_recordings(os.environ),
     ) as local:
         if annotate is not None:
             annotate.mkdir(parents=True, exist_ok=True)
