@@ -52,6 +52,7 @@ KINDS = {
     "unsettled": "an event has its result, and the broker would deliver it again for ever",
     "removed too early": "a recording went before its result, its forward, or without being asked",
     "differing duplicates": "one run id with two contents, or one recording with two run ids",
+    "repeated in spite of transactions": "a reader of committed messages saw a result twice",
     "wrong result": "a result that a run without faults does not have",
     "unexpected dead letter": "a dead letter of an event that can be processed",
     "wrong dead letter": "a dead letter with altered bytes, another error, or too few attempts",
@@ -189,8 +190,11 @@ def _removals(books: _Books) -> Iterator[Finding]:
 
 
 def _results(books: _Books, expected: Mapping[str, Expected]) -> Iterator[Finding]:
-    good = {event.key for event in books.good}
+    good = {event.key: event for event in books.good}
     for key, results in books.results.items():
+        copies = good[key].copies if key in good else 1
+        if books.duty.transactions and len(results) > copies:
+            yield Finding("repeated in spite of transactions", key, f"{len(results)} results")
         if len({result.run_id for result in results}) > 1:
             yield Finding("differing duplicates", key, "more than one run id")
         contents = Counter(result.body_sha for result in results)

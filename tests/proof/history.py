@@ -102,7 +102,12 @@ class Fault:
 
 @dataclass(frozen=True)
 class Duty:
-    """What the workers were told to do."""
+    """What the workers were told to do.
+
+    Attributes:
+        transactions: results become visible together with the settlement of their event.
+        remembers: finished runs are kept in an outcome store.
+    """
 
     removes: bool
     removes_forwarded: bool
@@ -110,6 +115,8 @@ class Duty:
     forwards_metadata: bool
     object_threshold: int
     max_attempts: int
+    transactions: bool = False
+    remembers: bool = False
 
 
 @dataclass

@@ -74,7 +74,12 @@ def plan_of(job: Job, system: System) -> Plan:
     if job.kind == "reference":
         return fault_free(_REFERENCE_POISON)
     if job.kind == "seed":
-        return draw(int(job.name), job.events, system.troubles)
+        return draw(
+            int(job.name),
+            job.events,
+            system.troubles,
+            has_transactions=system.has_transactions,
+        )
     return planted.BUGS[job.name].plan
 
 

@@ -9,7 +9,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka import Message as ClientMessage
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -30,6 +37,7 @@ class ApacheKafkaSystem:
     """A node of its own, killed and started as the seed says."""
 
     name = "kafka"
+    has_transactions = True
     troubles: tuple[Kind, ...] = ("broker killed", "broker freezes")
 
     def __init__(self) -> None:
@@ -67,6 +75,7 @@ class MockKafkaSystem:
     """librdkafka's mock cluster: the protocol without the broker, for quick runs."""
 
     name = "kafka-mock"
+    has_transactions = False
     troubles: tuple[Kind, ...] = ("broker refuses",)
 
     def __init__(self) -> None:
@@ -111,8 +120,13 @@ class KafkaQueues:
         self.letters: list[Raw] = []
         make((self._events, self._target, self._dead))
         # Only asked how far the workers' group has come; it never joins.
-        self._looker = self._consumer(self._group)
-        self._reader = self._consumer(f"proof-{run}-reader")
+        # For it the end of a topic is the end of what was written, committed or not.
+        self._looker = self._consumer(self._group, **{"isolation.level": "read_uncommitted"})
+        self._reader = self._consumer(
+            f"proof-{run}-reader",
+            # The end of a transaction takes an offset of its own, and is no message.
+            **{"isolation.level": "read_committed", "enable.partition.eof": True},
+        )
         self._reader.assign(
             [
                 TopicPartition(topic, number, OFFSET_BEGINNING)
@@ -167,7 +181,8 @@ class KafkaQueues:
             for topic in (self._target, self._dead)
             for number in range(PARTITIONS)
         }
-        deadline = time.monotonic() + 30
+        # A transaction of a dead worker hides what comes after it, until the broker ends it.
+        deadline = time.monotonic() + 60
         while any(self._read_to.get(where, 0) < end for where, end in ends.items()):
             if time.monotonic() > deadline:
                 raise RuntimeError("the results could not be read to their end")
@@ -223,16 +238,19 @@ class KafkaQueues:
     def _read(self) -> None:
         while not self._stop.is_set():
             message = self._reader.poll(0.1)
-            if message is None or message.error():
+            if message is None:
+                continue
+            where = (str(message.topic()), message.partition() or 0)
+            if error := message.error():
+                if error.code() == KafkaError._PARTITION_EOF:
+                    self._read_to[where] = message.offset() or 0
                 continue
             kind, millis = message.timestamp()
             raw = Raw(message.value() or b"", _headers(message), millis / 1000 if kind else None)
             (self.letters if message.topic() == self._dead else self.results).append(raw)
-            self._read_to[str(message.topic()), message.partition() or 0] = (
-                message.offset() or 0
-            ) + 1
+            self._read_to[where] = (message.offset() or 0) + 1
 
-    def _consumer(self, group: str) -> Consumer:
+    def _consumer(self, group: str, **more: Any) -> Consumer:
         return Consumer(
             {
                 **_client(self._bootstrap),
@@ -240,6 +258,7 @@ class KafkaQueues:
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
                 "fetch.wait.max.ms": 50,
+                **more,
             },
             logger=_QUIET,
         )

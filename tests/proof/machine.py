@@ -127,6 +127,8 @@ class _Run:
             "FORWARDING_OBJECT_THRESHOLD": str(duty.object_threshold),
             "REMOVE_AFTER_PROCESSED": str(duty.removes).lower(),
             "REMOVE_AFTER_FORWARD_QUEUED": str(duty.removes_forwarded).lower(),
+            "KAFKA_TRANSACTIONS": str(duty.transactions).lower(),
+            "OUTCOMES": f"sqlite:{folder / 'outcomes.db'}" if duty.remembers else "",
             "RETRY_MAX_ATTEMPTS": str(duty.max_attempts),
             "RETRY_BACKOFF_S": "0.3",
             "RETRY_BACKOFF_MAX_S": "2",

@@ -32,6 +32,7 @@ Kind = Literal[
 VAULT_TROUBLE: tuple[Kind, ...] = ("vault refuses", "vault resets", "vault errs", "vault hangs")
 
 # Those that only a certain duty or poison can reach.
+_PUBLISH = frozenset({"publish.before", "publish.after"})
 _REMOVAL = frozenset({"settled", "remove.before", "remove.after"})
 _MEDIA = frozenset({"forward_media.before", "forward_media.after"})
 _METADATA = frozenset({"forward_metadata.before", "forward_metadata.after"})
@@ -93,13 +94,16 @@ def fault_free(poison: int) -> Plan:
     return Plan("none", _duty(removes=False), workers=1, concurrency=4, poison=poison)
 
 
-def draw(number: int, events: int, troubles: Sequence[Kind]) -> Plan:
+def draw(
+    number: int, events: int, troubles: Sequence[Kind], *, has_transactions: bool = False
+) -> Plan:
     """The plan of seed `number`.
 
     Args:
         number: the seed.
         events: how many good events there will be.
         troubles: of the broker, as far as this one can have them.
+        has_transactions: this broker has them; every third seed uses them then.
     """
     rng = random.Random(f"vault-ml proof {number}")  # text: hashed the same way by every Python
     # Removal in three of four, with and without forwards: the sharpest promise, the most room.
@@ -110,6 +114,8 @@ def draw(number: int, events: int, troubles: Sequence[Kind]) -> Plan:
         removes_forwarded=removes and forwards and rng.random() < 0.7,
         forwards_media=forwards,
         forwards_metadata=forwards and rng.random() < 0.6,
+        transactions=has_transactions and number % 3 == 1,
+        remembers=number % 5 == 2,
     )
     workers = rng.choice((2, 2, 3))
     return Plan(
@@ -132,6 +138,8 @@ def _duty(
     removes_forwarded: bool = False,
     forwards_media: bool = False,
     forwards_metadata: bool = False,
+    transactions: bool = False,
+    remembers: bool = False,
 ) -> Duty:
     return Duty(
         removes=removes,
@@ -140,6 +148,8 @@ def _duty(
         forwards_metadata=forwards_metadata,
         object_threshold=1,
         max_attempts=4,
+        transactions=transactions,
+        remembers=remembers,
     )
 
 
@@ -156,7 +166,8 @@ def _failpoints(rng: random.Random, number: int, duty: Duty, share: int) -> tupl
 
 def _is_reached(name: str, duty: Duty) -> bool:
     return not (
-        (name in _REMOVAL and not duty.removes)
+        (name in _PUBLISH and duty.transactions)  # then it is a part of settling
+        or (name in _REMOVAL and not duty.removes)
         or (name in _MEDIA and not duty.forwards_media)
         or (name in _METADATA and not duty.forwards_metadata)
     )

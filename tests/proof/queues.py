@@ -91,6 +91,11 @@ class System(Protocol):
         """What can be done to it."""
         ...
 
+    @property
+    def has_transactions(self) -> bool:
+        """Whether a result can become visible together with the settlement of its event."""
+        ...
+
     def open(self, run: str, lease_s: float, *, is_calm: bool) -> Queues:
         """Queues of their own for one run; with `is_calm` nothing is done to the way there."""
         ...

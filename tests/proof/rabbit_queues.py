@@ -30,6 +30,7 @@ class RabbitSystem:
     """A node of its own, killed and started, frozen, cut off."""
 
     name = "rabbitmq"
+    has_transactions = False
     troubles: tuple[Kind, ...] = (*_MODES, "broker killed", "broker freezes")
 
     def __init__(self) -> None:

@@ -36,6 +36,7 @@ class SqsSystem:
     """A ministack of its own. It keeps all in memory, so it is shut off and held up, not killed."""
 
     name = "sqs"
+    has_transactions = False
     troubles: tuple[Kind, ...] = (*_MODES, "broker freezes")
 
     def __init__(self) -> None:

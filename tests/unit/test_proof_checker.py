@@ -220,6 +220,10 @@ def forward_of_nothing_seen(history: History) -> None:
     history.calls.insert(0, VaultCall(9.0, "forward_media", "b", 200))
 
 
+def repeated_in_transactions(history: History) -> None:
+    history.duty = replace(DUTY, transactions=True)
+
+
 def bad_exit(history: History) -> None:
     history.exits.append(1)
 
@@ -255,6 +259,7 @@ WRONG: list[tuple[Callable[[History], None], str]] = [
     (tried_too_often, "attempts lost"),
     (forward_missing, "not forwarded"),
     (forward_of_nothing_seen, "forwarded without cause"),
+    (repeated_in_transactions, "repeated in spite of transactions"),
     (bad_exit, "bad exit"),
 ]
 
@@ -338,4 +343,7 @@ def test_fifty_seeds_kill_at_every_place_and_bring_every_trouble() -> None:
     }  # fmt: skip
     assert any(plan.copies for plan in plans)
     assert all(plan.poison for plan in plans)
+    assert any(plan.duty.remembers for plan in plans)
+    assert not any(plan.duty.transactions for plan in plans)
+    assert any(draw(n, 200, (), has_transactions=True).duty.transactions for n in range(3))
     assert any(plan.duty.removes and plan.duty.forwards_metadata for plan in plans)
