@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import json
 import os
 import re
 import shlex
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import jsonschema
 import pytest
 import typer.main
 
@@ -331,6 +333,17 @@ def test_variables_of_the_pages_are_taken_as_they_stand(block: Block) -> None:
     assert bool(settings.notices(environ)) == (block.remark == "settings, with a notice")
     known = {n for f in Settings.model_fields for n in (variable(f), *ALIASES.get(f, ()))}
     assert {n for n in environ if n not in known and not n.startswith("AWS_")} == set()
+
+
+def test_the_result_in_the_readme_is_one_of_today() -> None:
+    (block,) = (b for b in ALL_BLOCKS if b.page == "README.md" and b.language == "json")
+    message = json.loads(block.text)
+    schema = result_schema()
+    jsonschema.validate(message, schema)
+    members = schema["$defs"]
+    run = message["data"]["run"]
+    assert set(run) == set(members["RunDocument"]["properties"])
+    assert set(run["recording"]) == set(members["RunRecording"]["properties"])
 
 
 def test_the_first_vault_ml_s_variables_stand_in_the_readme() -> None:
