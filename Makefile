@@ -5,7 +5,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo check format test test-fast test-connected golden bench docs build lock
+.PHONY: help setup demo check format test test-fast test-connected golden proof fuzz bench docs build lock
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 20
@@ -34,8 +34,8 @@ test: setup ## Every test that needs no broker of its own, with coverage
 	$(BIN)/coverage report --fail-under=90
 	$(BIN)/coverage report --fail-under=100 --include='$(PURE_ROOMS)'
 
-# Rooms without clock, file, network, thread or log (docs/explanation/architecture): tested without doubles.
-PURE_ROOMS := */vault_ml/errors.py,*/vault_ml/event.py,*/vault_ml/geometry.py,*/vault_ml/detection.py,*/vault_ml/vault/protocol.py,*/vault_ml/video/frame.py,*/vault_ml/video/sampling.py,*/vault_ml/yolo/*.py,*/vault_ml/detector.py,*/vault_ml/verdict.py,*/vault_ml/result.py,*/vault_ml/run_id.py,*/vault_ml/brokers/offsets.py
+# Rooms without clock, file, network, thread or log (ARCHITECTURE.md): tested without doubles.
+PURE_ROOMS := */vault_ml/errors.py,*/vault_ml/event.py,*/vault_ml/geometry.py,*/vault_ml/detection.py,*/vault_ml/vault/protocol.py,*/vault_ml/vault/addresses.py,*/vault_ml/video/frame.py,*/vault_ml/video/sampling.py,*/vault_ml/yolo/*.py,*/vault_ml/detector.py,*/vault_ml/verdict.py,*/vault_ml/result.py,*/vault_ml/run_id.py,*/vault_ml/brokers/offsets.py
 
 test-fast: setup ## The tests that take less than a minute together
 	$(PYTEST) -m 'not slow and not connected' -q
@@ -45,6 +45,12 @@ test-connected: setup ## Tests against real brokers, which it starts and stops (
 
 golden: setup ## Write the golden files anew; read the difference before you commit it
 	UPDATE_GOLDEN=1 $(PYTEST) tests/golden -q
+
+proof: setup ## Faults from seeds against real brokers; LONG=1 is the long run that writes PROOF.md
+	cd tests && ../$(BIN)/python -m proof $(if $(LONG),--long)
+
+fuzz: setup ## Ten thousand damaged recordings: frames or a reason, never a death or a hang
+	cd tests && ../$(BIN)/python -m fuzz
 
 bench: setup ## Speed against the plain loop, side by side in one run
 	$(BIN)/python -m benchmarks

@@ -1,7 +1,7 @@
 """What is in our hands: the partitions, what waits to be received, what waits to be due.
 
 Three kinds of thread meet here: the broker thread brings messages, recording threads take them
-and say what became of them, and whoever commits (docs/adr/0011) asks what may be committed.
+and say what became of them, and whoever commits (docs/adr/0012) asks what may be committed.
 """
 
 from __future__ import annotations
