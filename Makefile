@@ -50,7 +50,7 @@ proof: setup ## Faults from seeds against real brokers; LONG=1 is the long run t
 	cd tests && ../$(BIN)/python -m proof $(if $(LONG),--long)
 
 fuzz: setup ## Ten thousand damaged recordings: frames or a reason, never a death or a hang
-	cd tests && ../$(BIN)/python -m fuzz
+	PYTHONPATH=tests $(BIN)/python -m fuzz.campaign --count 10000
 
 bench: setup ## Speed against the plain loop, side by side in one run
 	$(BIN)/python -m benchmarks

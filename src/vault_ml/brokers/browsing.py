@@ -17,16 +17,21 @@ class HoldingBrowser:
     brokers that count deliveries count one.
     """
 
-    def __init__(self, consumer: Callable[[], Consumer], *, quiet_s: float) -> None:
+    def __init__(
+        self, consumer: Callable[[], Consumer], *, quiet_s: float, first_s: float = 0.0
+    ) -> None:
         """Read through a consumer that takes everything there is.
 
         Args:
             consumer: makes it, on the first reading. It must not wait for settlements before it
                 fetches more.
             quiet_s: when nothing came for so long, that was all.
+            first_s: the same for the first message, which has connecting and subscribing before
+                it: what is called empty too early is believed.
         """
         self._make = consumer
         self._quiet_s = quiet_s
+        self._first_s = max(first_s, quiet_s)
         self._consumer: Consumer | None = None
 
     def deliveries(self) -> Generator[Delivery]:
@@ -35,11 +40,15 @@ class HoldingBrowser:
             raise RuntimeError("a browser reads its queue once")
         self._consumer = consumer = self._make()
         consumer.ping(_PING_S)
-        while (delivery := consumer.receive(self._quiet_s)) is not None:
-            yield delivery
-        # Silence may also be that of a broker which has gone.
-        consumer.ping(_PING_S)
-        consumer.pause()
+        patience_s = self._first_s
+        try:
+            while (delivery := consumer.receive(patience_s)) is not None:
+                patience_s = self._quiet_s
+                yield delivery
+            # Silence may also be that of a broker which has gone.
+            consumer.ping(_PING_S)
+        finally:
+            consumer.pause()
 
     def close(self, timeout_s: float) -> None:
         """As the port says."""
