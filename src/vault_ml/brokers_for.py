@@ -122,7 +122,9 @@ def _sqs(chosen: Settings, log: Logger) -> Broker:
             options, chosen.queue_name, log=log, max_attempts=chosen.retry_max_attempts
         ),
         browser=lambda queue: HoldingBrowser(
-            lambda: SqsConsumer(options, queue, log=log, ahead=9), quiet_s=_SQS_QUIET_S
+            lambda: SqsConsumer(options, queue, log=log, ahead=9),
+            quiet_s=_SQS_QUIET_S,
+            first_s=_ANSWER_S,
         ),
     )
 
@@ -173,6 +175,7 @@ def _rabbitmq(chosen: Settings, log: Logger) -> Broker:
         browser=lambda queue: HoldingBrowser(
             lambda: RabbitConsumer(letters, queue, log=log, prefetch=BROWSE),
             quiet_s=_RABBITMQ_QUIET_S,
+            first_s=_ANSWER_S,
         ),
     )
 

@@ -120,6 +120,17 @@ def test_a_store_that_is_away_is_said_once_left_alone_and_found_again(
     assert log.said == ["outcomes_away", "outcomes_back"]
 
 
+def test_a_bug_of_the_store_costs_no_recording() -> None:
+    class Broken(DictStore):
+        def find(self, run_id: str) -> Outcome | None:
+            raise ZeroDivisionError
+
+    log, failures = Lines(), []
+    runs = FinishedRuns(Broken(), STEPS, on_failure=lambda: failures.append(1), log=log)
+    assert runs.outcome_of("run") is None
+    assert (log.said, failures) == (["bug"], [1])
+
+
 # In the worker.
 
 

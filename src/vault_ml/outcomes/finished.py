@@ -84,6 +84,10 @@ class FinishedRuns:
             self._went_away(error)
             self._on_failure()
             return None
+        except Exception as error:  # noqa: BLE001  a bug of a store must not cost a recording
+            self._log.error("bug", stage="outcomes", exc_info=error)
+            self._on_failure()
+            return None
         self._came_back()
         return answer
 

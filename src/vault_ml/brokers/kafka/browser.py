@@ -66,11 +66,12 @@ class KafkaBrowser:
 
     def deliveries(self) -> Generator[LetterDelivery]:
         """As the port says; by partition, and in each in order."""
-        if not self._cluster.has_topic(self.topic, self._timeout_s):
-            return
+        self._cluster.ping(self._timeout_s)  # notices a refused login, which the client does not
         # Twice: a mark stands behind its letter, and a topic may be larger than our memory.
         ends: dict[int, int] = {}
         settled = {mark for one in self._read(ends) if (mark := _mark(one)) is not None}
+        if not ends:
+            return
         for one in self._read(ends):
             if _mark(one) is not None:
                 continue
@@ -123,6 +124,10 @@ class KafkaBrowser:
         ends = {}
         try:
             topic = client.list_topics(self.topic, timeout=self._timeout_s).topics[self.topic]
+            if topic.error is not None:
+                if topic.error.code() in _NO_TOPIC:
+                    return {}
+                raise self._translated(topic.error)
             for number in topic.partitions:
                 place = TopicPartition(self.topic, number)
                 low_high = client.get_watermark_offsets(place, timeout=self._timeout_s)
@@ -170,6 +175,8 @@ class KafkaBrowser:
             f"({error.name()})."
         )
 
+
+_NO_TOPIC = {KafkaError.UNKNOWN_TOPIC_OR_PART, codes.UNKNOWN_TOPIC}
 
 # Said to nobody in particular, and of no account to a reader who joins no group.
 _PASSING = {
