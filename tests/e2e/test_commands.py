@@ -198,7 +198,6 @@ def test_run_reports_every_problem_at_once_and_ends_with_2() -> None:
     for name in (
         "QUEUE_NAME",
         "KAFKA_BROKER",
-        "VAULT_API_URL",
         "NUMBER_OF_PREDICTIONS",
         "CONFIDENCE_THRESHOLD",
     ):
