@@ -40,8 +40,10 @@ PURE_ROOMS := */vault_ml/errors.py,*/vault_ml/event.py,*/vault_ml/geometry.py,*/
 test-fast: setup ## The tests that take less than a minute together
 	$(PYTEST) -m 'not slow and not connected' -q
 
-test-connected: setup ## Tests against real brokers, which it starts and stops (Apache Kafka: needs Java 17 and Maven)
-	$(PYTEST) -m connected
+# CI takes the part of it that .ci/run names; everything takes half an hour on two processors.
+CONNECTED ?= tests
+test-connected: setup ## Tests against real brokers, which it starts and stops (Kafka: Java 17 and Maven; RabbitMQ: Debian's package)
+	$(PYTEST) -m connected $(CONNECTED)
 
 golden: setup ## Write the golden files anew; read the difference before you commit it
 	UPDATE_GOLDEN=1 $(PYTEST) tests/golden -q
