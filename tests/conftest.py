@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine makes examples slow; a slow example is no wrong one.
+settings.register_profile("vault-ml", deadline=None)
+settings.load_profile("vault-ml")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
