@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -311,6 +312,8 @@ def test_twenty_kills_under_load_cost_only_retries(detector: DetectorProcess) ->
 
 def test_nothing_is_left_behind(model: PreparedModel) -> None:
     def descriptors() -> int:
+        # What earlier tests left to the garbage collector must not close while we count.
+        gc.collect()
         return len(list(Path("/proc/self/fd").iterdir()))
 
     before, threads_before = descriptors(), threading.active_count()
@@ -325,10 +328,10 @@ def test_nothing_is_left_behind(model: PreparedModel) -> None:
             os.kill(pids[-1], signal.SIGKILL)
             wait_for_restarts(detector, kill + 1)
             look(detector, kill)
-        assert descriptors() == running
-        assert threading.active_count() == threads_running
+        assert descriptors() <= running
+        assert threading.active_count() <= threads_running
         pids.append(pid_of(detector))
-    assert descriptors() == before
+    assert descriptors() <= before
     # The thread that starts children stays for as long as the process does.
     assert threading.active_count() <= threads_before + 1
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]

@@ -54,13 +54,17 @@ class SqsProducer:
         deadline = time.monotonic() + timeout_s
         sending = to_sqs(message, fifo=is_fifo(destination))
         pause_s = _FIRST_PAUSE_S
+        said: BrokerUnavailable | None = None
         while True:
             try:
                 self._try(destination, sending, deadline - time.monotonic())
             except BrokerUnavailable as error:
                 self._connection.went_wrong(error)
+                # What the service said tells more than that the last try ran out of time.
+                if isinstance(error.__cause__, FOREIGN):
+                    said = error
                 if time.monotonic() + pause_s >= deadline or self._is_closed.wait(pause_s):
-                    raise
+                    raise (said or error) from (said or error).__cause__
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             else:
                 self._connection.came_up()
