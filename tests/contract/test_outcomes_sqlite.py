@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -189,34 +190,65 @@ for number in itertools.count():
 """
 
 
-def start(name: str, path: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def started(name: str, path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that remembers one outcome after the other; killed at the end."""
+    with subprocess.Popen(
         [sys.executable, "-c", CHILD, name, str(path)], stdout=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
-    )  # fmt: skip
+    ) as child:  # fmt: skip
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 def test_processes_share_a_file_and_kill_9_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "outcomes.db"
-    children = {name: start(name, path) for name in ("a", "b", "c")}  # they make it together
     remembered: dict[str, int] = {}
-    for name, child in children.items():
-        assert child.stdout is not None
-        for _ in range(200):
-            remembered[name] = int(child.stdout.readline())
-    for name, child in children.items():
-        assert child.stdout is not None
-        child.send_signal(signal.SIGKILL)
-        child.wait(10)
-        for line in child.stdout.read().splitlines(keepends=True):
-            if line.endswith("\n"):
-                remembered[name] = int(line)
-        child.stdout.close()
+    with ExitStack() as stack:
+        # They make it together.
+        children = {name: stack.enter_context(started(name, path)) for name in ("a", "b", "c")}
+        for name, child in children.items():
+            assert child.stdout is not None
+            for _ in range(200):
+                remembered[name] = int(child.stdout.readline())
+        for name, child in children.items():
+            assert child.stdout is not None
+            child.kill()
+            for line in child.stdout.read().splitlines(keepends=True):
+                if line.endswith("\n"):
+                    remembered[name] = int(line)
     store = opened(path)
     for name, last in remembered.items():
         assert last >= 199
         assert all(store.find(f"{name}-{number}") == outcome() for number in range(last + 1))
     store.close()
+
+
+def test_a_file_that_another_makes_while_we_look_is_ours_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "outcomes.db"
+    connect = sqlite3.connect
+    others: list[threading.Thread] = []
+
+    def another_makes_it(statement: str) -> None:
+        if statement == "PRAGMA user_version" and not others:  # the second thing that is asked
+            others.append(threading.Thread(target=lambda: opened(path).close()))
+            others[0].start()
+            others[0].join(0.5)  # it has to wait for us, or has done it
+
+    def watched(*arguments: object, **options: object) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **options)  # type: ignore[call-overload]
+        monkeypatch.setattr(sqlite3, "connect", connect)
+        connection.set_trace_callback(another_makes_it)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", watched)
+    opened(path).close()
+    others[0].join(30)
+    assert not others[0].is_alive()
 
 
 def test_times_are_kept_to_the_last_digit(tmp_path: Path) -> None:

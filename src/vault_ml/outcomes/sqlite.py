@@ -195,6 +195,8 @@ class SqliteOutcomes:
             raise sqlite3.DatabaseError(said)
 
     def _check_owner(self, database: sqlite3.Connection) -> None:
+        # One transaction: another worker may be making the file between two of the questions.
+        database.execute("BEGIN")
         owner, version, tables = (
             database.execute(question).fetchone()[0]
             for question in (
@@ -203,6 +205,7 @@ class SqliteOutcomes:
                 "SELECT count(*) FROM sqlite_master",
             )
         )
+        database.execute("COMMIT")
         if tables and (owner, version) != (_APPLICATION_ID, _SCHEMA):
             raise ConfigError(
                 f"OUTCOMES: {self._path} is a database of another program, or of another version "
