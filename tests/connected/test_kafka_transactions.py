@@ -23,7 +23,7 @@ from confluent_kafka.cimpl import NewTopic
 from connected.apache_kafka_system import QUIET, ApacheKafkaSystem
 from connected.meddling import meddle
 from connected.transaction_worker import EXTRA, event_body
-from contract.broker_contract import JOIN_S, receive, settled, wait_for
+from contract.broker_contract import JOIN_S, receive, wait_for
 from vault_ml.brokers import dead_letter
 from vault_ml.brokers.kafka import KafkaConsumer, KafkaProducer, codes
 from vault_ml.brokers.kafka.cluster import Cluster
@@ -243,6 +243,11 @@ def refused_by_rebalance() -> None:
     )
 
 
+def never_back() -> None:
+    """As far as we are concerned."""
+    time.sleep(60)
+
+
 @pytest.mark.parametrize(
     ("method", "before", "after"),
     [
@@ -250,11 +255,12 @@ def refused_by_rebalance() -> None:
         ("commit_transaction", lost_answer, lambda: None),
         ("send_offsets_to_transaction", lambda: None, lost_answer),
         ("send_offsets_to_transaction", refused_by_rebalance, lambda: None),
+        ("send_offsets_to_transaction", never_back, lambda: None),
         ("begin_transaction", lost_answer, lambda: None),
         ("init_transactions", lost_answer, lambda: None),
     ],
-    ids=["committed, unsaid", "not committed, unsaid", "offsets unsaid", "offsets refused", "begin",
-         "init"],
+    ids=["committed, unsaid", "not committed, unsaid", "offsets unsaid", "offsets refused",
+         "offsets never back", "begin", "init"],
 )  # fmt: skip
 def test_what_nobody_knows_is_found_out(
     kafka_system: ApacheKafkaSystem,
@@ -274,7 +280,7 @@ def test_what_nobody_knows_is_found_out(
         consumer, reader = kafka_system.consumer(queue), kafka_system.consumer(target)
         for _ in range(5):
             delivery = receive(consumer)
-            assert settled(delivery.ack([(target, delivery.message)]))
+            delivery.ack([(target, delivery.message)]).result(JOIN_S)
         assert [receive(reader).message.body for _ in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
         assert reader.receive(1.0) is None
         if method != "init_transactions":

@@ -40,11 +40,8 @@ class Cluster:
         self._connection = connection
         self._brokers = options.brokers
         self._log = log
-        self._admin = checked_client(
-            AdminClient,
-            {**options.connection(), "error_cb": connection.on_error},
-            connection,
-        )
+        self._config = {**options.connection(), "error_cb": connection.on_error}
+        self._admin = self._new_admin()
 
     def serve(self) -> None:
         """Take what librdkafka has to say. To be called now and then, lest it piles up."""
@@ -96,7 +93,10 @@ class Cluster:
             BrokerUnavailable: no answer in time.
         """
         asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, n) for n in numbers])
-        future = self._admin.list_consumer_group_offsets(
+        # A client that knows the group's coordinator never asks for another one (librdkafka 2.16),
+        # and this is asked after trouble with brokers.
+        admin = self._new_admin()
+        future = admin.list_consumer_group_offsets(
             [asked], require_stable=True, request_timeout=timeout_s
         )[group]
         try:
@@ -108,6 +108,9 @@ class Cluster:
             for one in answer.topic_partitions
             if one.error is None
         }
+
+    def _new_admin(self) -> AdminClient:
+        return checked_client(AdminClient, self._config, self._connection)
 
     def _metadata(self, topic: str | None, deadline: float) -> TopicMetadata | None:
         while True:

@@ -10,9 +10,12 @@ how.
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -34,6 +37,7 @@ _STEP_S = 10.0  # one step of a transaction; it takes milliseconds when all is w
 _SLICE_S = 1.0  # of a step; librdkafka goes on where it was
 _FLUSH_S = 0.1  # of waiting for confirmations; after a refusal the others never come
 _ROOM_S = 5.0  # for librdkafka's queue to have room
+_OVERDUE_S = 5.0  # a call that is not back so long after its time is up never comes back
 
 
 def transactional_id(options: KafkaOptions) -> str:
@@ -153,9 +157,7 @@ class TransactionalProducer:
         """
         self._step(
             lambda: self._patiently(
-                lambda left_s: self._client.send_offsets_to_transaction(
-                    offsets, group_metadata, left_s
-                )
+                lambda left_s: self._send_offsets(offsets, group_metadata, left_s)
             )
         )
         self._step(lambda: self._patiently(self._client.commit_transaction))
@@ -224,6 +226,36 @@ class TransactionalProducer:
                 return exception.args[0]  # type: ignore[no-any-return]  # confluent-kafka documents it
             else:
                 return None
+
+    def _send_offsets(
+        self, offsets: list[TopicPartition], group_metadata: object, timeout_s: float
+    ) -> None:
+        """Add the offsets to the transaction; raises as librdkafka, and in time.
+
+        This one call of librdkafka (2.16) looks at no clock while it waits for the broker that
+        coordinates the group, and waits for ever when that broker was missing in a list of brokers
+        for a moment (issues 5456 and 5511 there). So it is waited for from outside. Should it
+        come back after all, a newer producer of our id has long fenced it off.
+
+        Raises:
+            TransactionInDoubt: it did not come back; only a new producer can go on.
+        """
+        send = self._client.send_offsets_to_transaction
+        answer: Future[None] = Future()
+
+        def ask() -> None:
+            try:
+                send(offsets, group_metadata, timeout_s)
+            except BaseException as error:  # noqa: BLE001  raised where it is waited for
+                answer.set_exception(error)
+            else:
+                answer.set_result(None)
+
+        threading.Thread(target=ask, name="kafka-transaction-offsets", daemon=True).start()
+        try:
+            answer.result(timeout_s + _OVERDUE_S)
+        except FutureTimeout:
+            raise TransactionInDoubt(KafkaError(codes.TIMED_OUT)) from None
 
     def _step(self, step: Callable[[], _T]) -> _T:
         try:
