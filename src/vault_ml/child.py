@@ -25,7 +25,10 @@ from types import TracebackType
 from typing import Any, Self
 
 _HEADER = struct.Struct("!I")
+# As JSON a message takes up to twenty times its length of the parent's memory: whoever expects
+# short answers from hostile hands says so.
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+# With one message. A child that floods its parent with descriptors leaves it none for anything.
 _MAX_FDS = 8
 _PIECE_BYTES = 1 << 20
 _PR_SET_PDEATHSIG = 1
@@ -66,12 +69,13 @@ class Channel:
     Sending is serialised by a lock, so several threads may send; one thread receives.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
-        """Own `sock`, a connected AF_UNIX stream socket."""
+    def __init__(self, sock: socket.socket, max_message_bytes: int = _MAX_MESSAGE_BYTES) -> None:
+        """Own `sock`, a connected AF_UNIX stream socket; longer messages are not received."""
         # Non-blocking, with waits by poll: a time-out is a property of the socket, and the thread
         # that receives would change it under the threads that send.
         sock.setblocking(False)
         self._sock = sock
+        self._max_message_bytes = max_message_bytes
         self._send_lock = threading.Lock()
 
     def fileno(self) -> int:
@@ -117,7 +121,7 @@ class Channel:
         fds: list[int] = []
         try:
             (size,) = _HEADER.unpack(self._read(_HEADER.size, deadline, fds))
-            if size > _MAX_MESSAGE_BYTES:
+            if size > self._max_message_bytes:
                 raise ChildGone(f"announced a message of {size} bytes")
             message = json.loads(self._read(size, deadline, fds))
             if not isinstance(message, dict):
@@ -125,7 +129,7 @@ class Channel:
         except BaseException as error:
             for fd in fds:
                 os.close(fd)
-            if isinstance(error, ValueError):
+            if isinstance(error, (ValueError, RecursionError)):
                 raise ChildGone("sent something that is not JSON") from error
             raise
         return message, fds
@@ -155,6 +159,8 @@ class Channel:
             except OSError as error:
                 raise ChildGone(str(error)) from error
             fds.extend(new_fds)
+            if len(fds) > _MAX_FDS:
+                raise ChildGone(f"sent more than {_MAX_FDS} descriptors with a message")
             if not part:
                 raise ChildGone("closed the connection")
             parts.append(part)
@@ -165,13 +171,21 @@ class Channel:
 class Child:
     """A running child and the channel to it."""
 
-    def __init__(self, module: str, arguments: Sequence[str] = (), *, name: str) -> None:
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str] = (),
+        *,
+        name: str,
+        max_message_bytes: int = _MAX_MESSAGE_BYTES,
+    ) -> None:
         """Start `python -m module FD PARENT_PID *arguments`; the module calls `connect()`.
 
         Args:
             module: the child's main module.
             arguments: further command-line words; no secrets (they show in the process list).
             name: for messages, such as `decoder 1`.
+            max_message_bytes: the longest answer that is taken; a longer one ends the talk.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
@@ -194,7 +208,7 @@ class Child:
                 start_new_session=True,
             ).result()
         self.name = name
-        self.channel = Channel(ours)
+        self.channel = Channel(ours, max_message_bytes)
 
     @property
     def pid(self) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import video_clips as clips
+from byte_sources import CountingSource, decode_ranged
 from conftest import shared_file
 from vault_ml.errors import ConfigError, DecoderFailed, RecordingTooLarge, UndecodableRecording
 from vault_ml.geometry import LETTERBOX_FILL
@@ -213,12 +214,6 @@ def test_a_child_that_died_while_idle_is_replaced_unnoticed(pool: DecoderPool, c
     assert only_pid(pool) != worker.child.pid
 
 
-@pytest.fixture(scope="module")
-def slow_clip() -> bytes:
-    """Enough work for a child to be met at it, when all frames are wanted."""
-    return clips.encode("mp4", frames=60, size_wh=(1280, 720), gop=60)
-
-
 def decode_in_thread(pool: DecoderPool, data: bytes, frames: int) -> tuple[threading.Thread, list]:  # type: ignore[type-arg]  # the outcome, whatever it is
     outcome: list[object] = []
 
@@ -243,21 +238,13 @@ def open_files(pid: int | str) -> list[str]:
     return links
 
 
-def is_busy(pid: int) -> bool:
-    """True once the child has the recording open."""
-    return any("memfd:recording" in name for name in open_files(pid))
-
-
-def test_a_child_killed_at_work_costs_its_recording_a_retry(
-    pool: DecoderPool, clip: bytes, slow_clip: bytes
-) -> None:
-    victim = only_pid(pool)
-    thread, outcome = decode_in_thread(pool, slow_clip, 60)
-    wait_until(lambda: is_busy(victim))
-    os.kill(victim, signal.SIGKILL)
-    thread.join(PATIENCE_S)
-    assert isinstance(outcome[0], DecoderFailed)
-    assert "was killed by SIGKILL" in str(outcome[0])
+def test_a_child_killed_at_work_costs_its_recording_a_retry(pool: DecoderPool, clip: bytes) -> None:
+    victim, source = only_pid(pool), CountingSource(clip)
+    # It is at work for certain while it waits for bytes that it has asked for.
+    source.before = lambda: os.kill(victim, signal.SIGKILL)
+    with pytest.raises(DecoderFailed, match="was killed by SIGKILL"):
+        decode_ranged(pool, source)
+    assert len(source.reads) == 1
     assert works(pool, clip)
     assert only_pid(pool) != victim
 
@@ -411,15 +398,13 @@ def test_waiting_for_a_child_has_an_end(clip: bytes) -> None:
         decode(pool, clip)
 
 
-def test_closing_ends_the_children_and_the_work(clip: bytes, slow_clip: bytes) -> None:
+def test_closing_ends_the_children_and_the_work(clip: bytes) -> None:
     pool = DecoderPool(1)
     pool.start()
-    pid = only_pid(pool)
-    thread, outcome = decode_in_thread(pool, slow_clip, 60)
-    wait_until(lambda: is_busy(pid))
-    pool.close()
-    thread.join(PATIENCE_S)
-    assert isinstance(outcome[0], DecoderFailed)
+    pid, source = only_pid(pool), CountingSource(clip)
+    source.before = pool.close  # the child waits for bytes by then
+    with pytest.raises(DecoderFailed):
+        decode_ranged(pool, source)
     assert not Path(f"/proc/{pid}").exists()
     with pytest.raises(DecoderFailed, match="pool is closed"):
         decode(pool, clip)

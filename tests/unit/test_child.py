@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import struct
 import sys
 import time
 from pathlib import Path
@@ -72,16 +73,35 @@ def test_silent_child_is_stuck(echo: Child) -> None:
         pytest.param(b"\x00\x00\x00\x02xx", id="not-json"),
         pytest.param(b"\x00\x00\x00\x02[]", id="not-an-object"),
         pytest.param(b"\x00\x00", id="cut-off"),
+        pytest.param(struct.pack("!I", 50_000) + b"[" * 50_000, id="nested without end"),
+        pytest.param(struct.pack("!I", 50_000) + b"9" * 50_000, id="a number without end"),
+        pytest.param(struct.pack("!I", 50_001), id="longer than agreed"),
     ],
 )
 def test_nonsense_counts_as_gone(data: bytes) -> None:
     ours, theirs = socket.socketpair()
-    channel = Channel(ours)
+    channel = Channel(ours, max_message_bytes=50_000)
     theirs.sendall(data)
     theirs.close()
     with pytest.raises(ChildGone):
         channel.receive(timeout_s=5)
     channel.close()
+
+
+def test_a_flood_of_descriptors_is_closed_and_counts_as_gone() -> None:
+    ours, theirs = socket.socketpair()
+    read, write = os.pipe()
+    theirs.sendall(struct.pack("!I", 100))
+    for _ in range(20):  # each byte of a message may bring some
+        socket.send_fds(theirs, [b"{"], [write] * 7)
+    os.close(write)
+    theirs.close()
+    channel = Channel(ours)
+    with pytest.raises(ChildGone, match="more than 8 descriptors"):
+        channel.receive(timeout_s=5)
+    channel.close()
+    assert os.read(read, 1) == b"", "one of them is still open"
+    os.close(read)
 
 
 def test_child_dies_with_its_parent(tmp_path: Path) -> None:

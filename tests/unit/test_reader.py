@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import video_clips as clips
+from byte_sources import CountingSource
 from conftest import shared_file
 from vault_ml.errors import PoisonError, RecordingTooLarge, UndecodableRecording
 from vault_ml.video import demuxer as demuxer_module
@@ -24,6 +25,8 @@ from vault_ml.video.limits import DecodeLimits, Reason, Refused, error_for
 from vault_ml.video.picture import Picture
 from vault_ml.video.reader import RecordingReader
 from vault_ml.video.sampling import Sampling
+from vault_ml.video.source import SparseCopy
+from vault_ml.video.sparse_file import SparseFile
 from video_clips import FRAGMENTED, RECIPES, X264
 
 LIMITS = DecodeLimits()
@@ -432,6 +435,44 @@ def test_a_photo_that_claims_to_be_huge_is_refused_from_its_header() -> None:
     assert "60000 x 60000" in str(error_for(refused, LIMITS))
 
 
+def announcing(recording: bytes, width: int, height: int) -> bytes:
+    """An MP4 whose tables claim another size: `tkhd` in 16.16 numbers, `stsd` in 16 bits."""
+    lying = bytearray(recording)
+    entry = lying.index(b"stsd") + 16
+    struct.pack_into(">HH", lying, entry + 28, width, height)
+    struct.pack_into(">II", lying, lying.index(b"tkhd") + 80, width << 16, height << 16)
+    return bytes(lying)
+
+
+@pytest.mark.parametrize("options", [{}, {"movflags": "faststart"}, FRAGMENTED],
+                         ids=["index last", "index first", "fragmented"])  # fmt: skip
+def test_an_mp4_that_claims_huge_frames_is_refused_from_its_header(options: dict[str, str]) -> None:
+    bomb = announcing(clips.encode("mp4", container_options=options), 60_000, 60_000)
+    source = CountingSource(bomb)
+    with SparseCopy(source) as copy:
+        file = SparseFile(
+            copy.fd, len(bomb), lambda at, size: copy.answer({"read": [at, size]})["read"]
+        )
+        with pytest.raises(Refused) as caught:
+            RecordingReader(file, LIMITS)  # not even its index is read
+    assert caught.value.reason is Reason.PIXELS
+    assert "60000 x 60000" in str(error_for(caught.value, LIMITS))
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4", "mjpeg"])
+@pytest.mark.parametrize("options", [{"movflags": "faststart"}, FRAGMENTED],
+                         ids=["index first", "fragmented"])  # fmt: skip
+def test_pictures_that_are_larger_than_their_mp4_claims_are_refused_by_size(
+    codec: str, options: dict[str, str]
+) -> None:
+    large = clips.encode(
+        "mp4", codec, frames=2, size_wh=(640, 480), container_options=options,
+        pixel_format="yuvj420p" if codec == "mjpeg" else "yuv420p",
+    )  # fmt: skip
+    refused = refusal_of(announcing(large, 64, 64), DecodeLimits(max_pixels=200_000))
+    assert (refused.reason, refused.size_wh) == (Reason.PIXELS, (640, 480))
+
+
 def test_a_recording_that_lasts_too_long_is_refused() -> None:
     data = clips.encode("mp4", times=[0, 1000, 5_000])
     refused = refusal_of(data, DecodeLimits(max_duration_s=4.5))
@@ -450,9 +491,12 @@ def test_a_recording_that_grows_beyond_the_limit_midway_is_refused() -> None:
     small = clips.encode("mpegts", size_wh=(96, 64), times=[40 * i for i in range(25)])
     large = clips.encode("mpegts", size_wh=(640, 480), times=[1000 + 40 * i for i in range(25)])
     limits = DecodeLimits(max_pixels=100 * 100)
-    with RecordingReader(io.BytesIO(small + large), limits) as reader:
-        pictures = list(reader.pictures(4, Sampling.EXACT))
-    assert {picture.size_wh for picture in pictures} == {(96, 64)}
+    for sampling in Sampling:
+        with RecordingReader(io.BytesIO(small + large), limits) as reader:
+            with pytest.raises(Refused) as caught:
+                list(reader.pictures(4, sampling))
+            assert caught.value.reason is Reason.PIXELS
+            assert caught.value.size_wh == (640, 480)
 
 
 # The file -----------------------------------------------------------------------------------

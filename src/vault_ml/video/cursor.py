@@ -122,8 +122,10 @@ class Cursor:
         try:
             frames = self._demuxer.stream.codec_context.decode(packet)
         except MemoryError as error:
+            self._demuxer.check_announced(packet)
             raise Refused(Reason.MEMORY) from error
         except av.error.FFmpegError:
+            self._demuxer.check_announced(packet)
             return  # damaged: what decodes is used
         for frame in frames:
             if self._demuxer.has_counted_times:

@@ -19,6 +19,7 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import contextlib
+import ctypes
 import io
 import json
 import struct
@@ -43,6 +44,14 @@ from vault_ml.video.shared_frames import SharedFrames
 from vault_ml.video.sparse_file import SourceFailed, SparseFile
 
 _ANSWER_TIMEOUT_S = 60.0
+
+# Source: glibc `malloc.h`. Pieces above the first number go back to the kernel when freed, as does
+# the end of the heap above the second: enough for the pictures of a 1080p decoder. The heap grows
+# by the third, not by every few pages.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_HEAP_PIECE_BYTES = 32 * 1024**2
+_KEPT_BYTES = 128 * 1024**2
+_GROWN_BYTES = 4 * 1024**2
 
 
 class _Decoder:
@@ -192,12 +201,26 @@ def warm_up() -> None:
         letterbox_into(canvas, picture.rgb(), Letterbox.fit(picture.size_wh, (4, 4)))
 
 
+def keep_freed_memory() -> None:
+    """Have the C library keep what is freed for the next picture, up to `_KEPT_BYTES`.
+
+    By itself it gives every large piece back to the kernel, and pays for each of its pages when
+    the next picture asks for as much: 20 ms of a processor for five pictures of 1080p.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # another C library does as it thinks best
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, _HEAP_PIECE_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        libc.mallopt(_M_TOP_PAD, _GROWN_BYTES)
+
+
 def main() -> None:
     """Start as a child of the worker; see `vault_ml.child`."""
     channel, (limits_json,) = connect()
     limits = DecodeLimits(**json.loads(limits_json))
     av.logging.set_level(None)  # FFmpeg describes every damaged byte at length
     cv2.setNumThreads(1)
+    keep_freed_memory()
     warm_up()
     serve(channel, limits, confine(limits.max_memory_bytes))
 

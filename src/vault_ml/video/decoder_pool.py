@@ -35,6 +35,8 @@ from vault_ml.video.source import AskedTooMuch, ByteSource, SparseCopy
 __all__ = ["ByteSource", "DecodeLimits", "DecodedRecording", "DecoderPool", "Sampling"]
 
 _MODULE = "vault_ml.video.decoder_child"
+# A frame is told of in less than a hundred bytes, and there are at most a thousand.
+_MAX_ANSWER_BYTES = 1 << 20
 # A child imports PyAV, OpenCV and numpy: half a second on an idle machine, many on a full one.
 _START_TIMEOUT_S = 60.0
 # A child that closed its socket is about to end, and how it ended makes a better message.
@@ -446,7 +448,12 @@ class DecoderPool:
             self._starting += 1
         try:
             worker = _Worker(
-                Child(_MODULE, [json.dumps(dataclasses.asdict(self.limits))], name="decoder")
+                Child(
+                    _MODULE,
+                    [json.dumps(dataclasses.asdict(self.limits))],
+                    name="decoder",
+                    max_message_bytes=_MAX_ANSWER_BYTES,
+                )
             )
         except (OSError, RuntimeError) as error:
             with self._changed:

@@ -174,6 +174,20 @@ class Demuxer:
         if width * height > self._limits.max_pixels:
             raise Refused(Reason.PIXELS, size_wh=(width, height))
 
+    def check_announced(self, packet: Packet[VideoStream] | None) -> None:
+        """Say it by its name where a decoder refused a picture because of its size.
+
+        The container may announce less than the stream does; that is met by the decoder's own
+        limit, before it makes room for the picture, and looks like damage.
+
+        Raises:
+            Refused: the stream announces larger pictures than the limit.
+        """
+        codec = self.stream.codec_context
+        self.check_pixels(codec.width, codec.height)
+        if codec.name == "mjpeg" and packet is not None:
+            self.check_pixels(*(claimed_size_wh(bytes(packet)) or (0, 0)))
+
     def _survey(self, file: SeekableFile) -> tuple[SeekableFile, Outline | None]:
         """Check what can be checked before FFmpeg sees the file; the file to give it."""
         size = file.seek(0, os.SEEK_END)
