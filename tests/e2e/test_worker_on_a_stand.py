@@ -192,19 +192,17 @@ def test_killed_children_cost_a_retry_and_no_event(stand: Stand, small_model: st
     clip = shared_file(ONE_PERSON).read_bytes()
     keys = {stand.store(recording_name(100 + n), clip) for n in range(60)}
     kills = 0
-    deadline = time.monotonic() + 60
-    while results.keys() != keys and time.monotonic() < deadline:
+    deadline = time.monotonic() + 200
+    while results.keys() != keys and not letters.messages and time.monotonic() < deadline:
         if kills < 12:
             for pid in _children(worker):
                 os.kill(pid, signal.SIGKILL)
                 kills += 1
         time.sleep(1.0)
-    if results.keys() != keys:
-        # A reader can fall asleep on the mock cluster; what counts is what is on the topic.
-        afresh = stand.reader(stand.target)
-        wait_for(lambda: afresh.keys() == keys, 60, worker.output()[-5000:])
-    assert kills >= 12
+    # All are the same clip: not even that makes a killed decoder look like one that crashed of it.
     assert letters.messages == []
+    assert results.keys() == keys
+    assert kills >= 12
 
 
 def _children(worker: WorkerUnderTest) -> list[int]:

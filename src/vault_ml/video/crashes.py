@@ -1,8 +1,9 @@
 """Which contents have crashed a decoder: a second time is no accident.
 
 A crash is a verdict on the recording, not on the worker. The first one may have had another cause
-(memory ran out, somebody killed the process), so the recording is tried again; after the second
-one it is given up, before it takes decoder after decoder with it.
+(a limit was near, a disk was slow), so the recording is tried again; after the second one it is
+given up, before it takes decoder after decoder with it. A decoder that was killed from outside
+(SIGKILL, as the kernel does when memory runs out) crashed on nothing and is not counted here.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ class CrashMemory:
             return crashes
 
 
-def digest_of(fd: int, ranges: Iterable[tuple[int, int]]) -> bytes:
-    """SHA-256 of (offset, size) `ranges` of a file and of what stands there.
+def digest_of(fd: int, size_bytes: int, ranges: Iterable[tuple[int, int]]) -> bytes:
+    """SHA-256 of a file's size, of (offset, size) `ranges` of it, and of what stands there.
 
     What a decoder asks for depends on nothing but the content, so that the ranges it had read when
-    it crashed name the content as well as the whole would.
+    it crashed name the content as well as the whole would; the size tells apart what begins alike.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(b"%d:" % size_bytes)
     for offset, size in ranges:
         digest.update(b"%d+%d:" % (offset, size))
         while size > 0 and (piece := os.pread(fd, min(size, _PIECE_BYTES), offset)):

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -61,6 +62,10 @@ class _Worker:
             if self.jail is None:
                 raise DecoderFailed("the decoder began with nonsense")
         return self.jail
+
+    def was_killed_by_others(self) -> bool:
+        """True when a person or the kernel short of memory ended it: no fault of a recording."""
+        return self.child.process.poll() in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
 
     def ask(
         self,
@@ -302,9 +307,12 @@ class DecoderPool:
         except AskedTooMuch as error:
             raise self._nonsense(worker, error) from error
         except DecoderFailed as error:
+            is_accident = worker.was_killed_by_others()
             self.discard(worker, str(error))
             if copy is not None and copy.failure is not None:
                 raise copy.failure from None
+            if is_accident:
+                raise
             raise self._crashed(error, fds[0], copy) from error
         except BaseException:
             self.discard(worker)
@@ -338,8 +346,11 @@ class DecoderPool:
         """What a crash means for the recording: try it again, or never."""
         if self._closed.is_set():
             return error
-        ranges = [(0, os.fstat(fd).st_size)] if copy is None else copy.ranges
-        if self._crashes.count(digest_of(fd, ranges)) <= CRASHES_ALLOWED:
+        size_bytes = os.fstat(fd).st_size
+        ranges = [(0, size_bytes)] if copy is None else copy.ranges
+        if not ranges:
+            return error  # it had read nothing, so nothing in the recording is to blame
+        if self._crashes.count(digest_of(fd, size_bytes, ranges)) <= CRASHES_ALLOWED:
             return error
         return UndecodableRecording(
             f"decoder crashed twice on this recording, the last time so: {error}. "
