@@ -129,7 +129,8 @@ class History:
         is_settled: the broker says that nothing is left to deliver.
         exits: exit codes of the workers that were told to stop, and of those that ended by
             themselves.
-        code: digest of the program that was proved.
+        code: digest of the program that was proved, as `program` makes it.
+        commit: and where to find it; with a plus sign when it had been changed since.
     """
 
     system: str
@@ -147,6 +148,7 @@ class History:
     exits: list[int] = field(default_factory=list)
     took_s: float = 0.0
     code: str = ""
+    commit: str = ""
 
     def save(self, path: Path) -> None:
         """Write it, compressed; whole or not at all."""

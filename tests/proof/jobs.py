@@ -12,11 +12,12 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from proof import machine, material, planted, systems
+from proof import machine, material, planted, program, systems
 from proof.history import History
 from proof.plan import Plan, draw, fault_free
 from proof.queues import System
@@ -52,10 +53,10 @@ class Job:
         return " ".join(filter(None, (self.system, self.kind, self.name)))
 
 
-def seed_jobs(system: str, seeds: int, events: int) -> list[Job]:
+def seed_jobs(system: str, numbers: Iterable[int], events: int) -> list[Job]:
     """The run without faults, and every seed."""
-    numbers = [Job(system, "seed", f"{number:03}", events) for number in range(seeds)]
-    return [Job(system, "reference", "", events), *numbers]
+    seeds = [Job(system, "seed", f"{number:03}", events) for number in numbers]
+    return [Job(system, "reference", "", events), *seeds]
 
 
 def planted_jobs(system: str, names: tuple[str, ...], *, controls: bool) -> list[Job]:
@@ -83,8 +84,9 @@ def plan_of(job: Job, system: System) -> Plan:
     return planted.BUGS[job.name].plan
 
 
-def carry_out(job: Job, system: System, folder: Path, model: Path, code: str) -> History:
+def carry_out(job: Job, system: System, folder: Path, model: Path) -> History:
     """Do it and save the history, with the workers' logs beside it."""
+    code, commit = program.digest(job.system), program.commit()
     plan = plan_of(job, system)
     messages = [*material.good(job.events), *material.poison(plan.poison)]
     path = folder / job.path
@@ -100,12 +102,14 @@ def carry_out(job: Job, system: System, folder: Path, model: Path, code: str) ->
         limits=_PLANTED if is_quick else None,
         keep_logs=logs,
     )
-    history.code = code
+    if program.digest(job.system) != code:
+        raise RuntimeError("the program was changed while it was proved")
+    history.code, history.commit = code, commit
     history.save(path)
     return history
 
 
-def lane(name: str, folder: Path, code: str) -> None:
+def lane(name: str, folder: Path) -> None:
     """Start the broker, and do what standard input says, line by line."""
     started = time.monotonic()
     system = systems.start(name)
@@ -116,7 +120,7 @@ def lane(name: str, folder: Path, code: str) -> None:
             for line in sys.stdin:
                 job = Job(**json.loads(line))
                 try:
-                    carry_out(job, system, folder, model, code)
+                    carry_out(job, system, folder, model)
                 except Exception:  # noqa: BLE001  # the campaign goes on with the next job
                     _answer({"failed": traceback.format_exc()})
                 else:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from proof.history import Event, Fault, History, Letter, Result, VaultCall
 from proof.material import Message
+from proof.patience import Patience
 from proof.plan import Act, Kind, Plan
 from proof.queues import Queues, Raw, System
 from proof.unreliable_way import Mode, UnreliableWay
@@ -30,12 +31,12 @@ _VAULT_MODES: dict[str, Mode] = {
     "vault hangs": "hangs",
 }
 _TICK_S = 0.05
-_STOP_WITHIN_S = 30.0
+_STOP_WITHIN_S = 180.0  # who does not end by then hangs; the drain of a worker is 10 s
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How patient the machine is.
+    """How patient the machine is, in seconds in which the workers could run (see `patience`).
 
     Attributes:
         quiet_s: without any new outcome for so long, with nothing being done to the system, the
@@ -110,6 +111,7 @@ class _Run:
         self._shown = {"results": 0, "letters": 0}
         self._outcomes: set[str] = set()
         self._ask_again_at = 0.0
+        self._patience = Patience(self._workers.pids)
 
     def _variables(self, model: Path, folder: Path) -> dict[str, str]:
         duty = self._plan.duty
@@ -208,7 +210,7 @@ class _Run:
 
     def _until_all_have_outcomes(self, events: Sequence[Event]) -> bool:
         waiting = list(self._plan.acts)
-        last_change = time.monotonic()
+        self._patience.renew()
         while True:
             self._workers.keep(self._plan.workers + self._more)
             if self._crashes:
@@ -217,13 +219,13 @@ class _Run:
             self._look()
             self._active = [thread for thread in self._active if thread.is_alive()]
             if len(self._outcomes) != before or self._active:
-                last_change = time.monotonic()
+                self._patience.renew()
             share = len(self._outcomes) / len(events)
             while waiting and waiting[0].after <= share and self._may_begin(waiting[0]):
                 self._begin(waiting.pop(0))
             if len(self._outcomes) >= len(events) and not self._active and not waiting:
                 return True
-            quiet_s = time.monotonic() - last_change
+            quiet_s = self._patience.look()
             if quiet_s > self._limits.quiet_s:
                 return False
             if quiet_s > self._limits.quiet_s / 4 and self._is_nothing_left():
@@ -238,9 +240,9 @@ class _Run:
         return self._queues.is_settled()
 
     def _until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
-        deadline = time.monotonic() + timeout_s
+        self._patience.renew()
         while not condition():
-            if time.monotonic() > deadline:
+            if self._patience.look() > timeout_s:
                 return False
             self._workers.keep(self._plan.workers)
             time.sleep(0.2)

@@ -23,6 +23,7 @@ _QUORUM = {"x-queue-type": "quorum"}
 # RabbitMQ keeps no time of arrival. The reader sees a message some milliseconds after it came;
 # that a busy machine makes a second of them is foreseen, and more when it had to connect anew.
 _READER_LATE_S = 5.0
+_START_S = _READ_S = 300.0  # on a machine that is busy with other things
 _UNSURE_AFTER_CONNECT_S = 15.0
 
 
@@ -35,7 +36,7 @@ class RabbitSystem:
 
     def __init__(self) -> None:
         self._server = RabbitMQ()
-        self._server.start()
+        self._server.start(_START_S)
         self._way = UnreliableWay("rabbitmq", Weather(), knows_keys=False)
         self._way.lead_to(int(self._server.address.host.rpartition(":")[2]))
         with _connection(self._server.address) as connection:
@@ -57,7 +58,7 @@ class RabbitSystem:
 
     def end(self, trouble: Kind) -> None:
         if trouble == "broker killed":
-            self._server.start()
+            self._server.start(_START_S)
         elif trouble == "broker freezes":
             thaw(self._server)
         else:
@@ -96,6 +97,7 @@ class RabbitQueues:
                 },
             )
         self._stop = threading.Event()
+        self._is_read = self._is_closing = False
         self._thread = threading.Thread(target=self._read, name="proof-reader", daemon=True)
         self._thread.start()
 
@@ -131,9 +133,10 @@ class RabbitQueues:
         return answer.status_code == httpx.codes.OK and answer.json().get("messages") == 0
 
     def finish(self) -> list[bytes]:
-        self._until_nothing_comes()
         self._stop.set()
-        self._thread.join()
+        self._thread.join(_READ_S)
+        if not self._is_read:
+            raise RuntimeError("the results could not be read to their end")
         left: list[bytes] = []
         with _connection(self._address) as connection:
             channel = connection.channel()
@@ -144,53 +147,44 @@ class RabbitQueues:
                 left.append(body)  # unacknowledged, so it is not given out twice
 
     def close(self) -> None:
+        self._is_closing = True
         self._stop.set()
         self._thread.join()
 
-    def _until_nothing_comes(self) -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            before = len(self.results) + len(self.letters)
-            time.sleep(0.5)
-            try:
-                with _connection(self._address) as connection:
-                    ready = [self._ready(connection, name) for name in (self._target, self._dead)]
-            except (AMQPError, OSError):
-                continue
-            if not any(ready) and before == len(self.results) + len(self.letters):
-                return
-        raise RuntimeError("the results could not be read to their end")
-
-    @staticmethod
-    def _ready(connection: Any, name: str) -> int:
-        count: int = connection.channel().queue_declare(name, passive=True).method.message_count
-        return count
-
     def _read(self) -> None:
-        while not self._stop.is_set():
+        while not self._is_read and not self._is_closing:
             try:
                 with _connection(self._address) as connection:
                     self._consume(connection)
             except (AMQPError, OSError):
-                self._stop.wait(0.3)
+                time.sleep(0.3)
 
     def _consume(self, connection: Any) -> None:
         sure_from = time.time() + _UNSURE_AFTER_CONNECT_S if self.results else 0.0
+        looked_at = time.time()  # what came since may have come then, should we not have had a turn
 
         def take(channel: Any, method: Any, properties: Any, body: bytes) -> None:
-            now = time.time()
             headers = {name: str(value) for name, value in (properties.headers or {}).items()}
-            sent_at = now - _READER_LATE_S if now > sure_from else None
+            sent_at = looked_at - _READER_LATE_S if looked_at > sure_from else None
             raw = Raw(body, headers, sent_at)
             (self.letters if method.routing_key == self._dead else self.results).append(raw)
             channel.basic_ack(method.delivery_tag)
 
         channel = connection.channel()
         channel.basic_qos(prefetch_count=100)
-        for name in (self._target, self._dead):
-            channel.basic_consume(name, take)
+        tags = [channel.basic_consume(name, take) for name in (self._target, self._dead)]
         while not self._stop.is_set():
+            looked_at = time.time()
             connection.process_data_events(0.2)
+        for tag in tags:
+            channel.basic_cancel(tag)  # gives back what was not taken; what follows comes after it
+        for name in (self._target, self._dead):
+            while True:
+                method, properties, body = channel.basic_get(name)
+                if method is None:
+                    break
+                take(channel, method, properties, body)
+        self._is_read = True
 
 
 def _connection(address: Address) -> Any:

@@ -10,6 +10,7 @@ from proof import planted
 from proof.campaign import Campaign, systems_of
 from proof.checker import KINDS, Expected, is_late_copy
 from proof.history import Event, History, Letter
+from proof.program import digest
 from vault_ml.failpoints import NAMES as FAILPOINTS
 
 
@@ -26,7 +27,7 @@ def write_report(path: Path, campaign: Campaign, expected: dict[str, Expected]) 
     }
     parts = [
         _HEAD,
-        f"Program: digest `{campaign.code}` of `src/vault_ml`.\n",
+        _program_table(campaign),
         _verdict_table(campaign, seeds, expected),
         _fault_table(seeds),
         _failpoint_table(seeds),
@@ -47,9 +48,9 @@ shares no code with the worker then reads the queues, the requests that the Vaul
 Vault's folder, and says what was promised and not kept. A small fixed network stands in for YOLO;
 it is loaded and run by the real detector process. Everything else is what an operator runs.
 
-`python -m proof --systems kafka --seeds 50` runs part of it again; what was done is kept and not
-done twice with the same program. A seed's plan depends on the seed alone; the moments at which
-things happen depend on the machine.
+`python -m proof --long --systems kafka` (in `tests`) does part of it again; what was done is kept
+and not done twice with the same program. Each broker has seeds of its own. A seed's plan depends on
+the seed alone; the moments at which things happen depend on the machine.
 """
 
 _HOLES = """\
@@ -72,6 +73,26 @@ _HOLES = """\
 - Not covered: full disks, clocks that jump, a Vault that loses what it stored or answers with
   another recording, machines that lie about writes, more than one machine, GPUs, hostile videos
   (they have tests of their own), work that lasts for hours.
+"""
+
+
+def _program_table(campaign: Campaign) -> str:
+    done = Counter(
+        (history.commit, history.code, job.system)
+        for job in campaign.jobs
+        if (history := campaign.history(job))
+    )
+    rows: list[list[object]] = [["commit", "digest of what the promise rests on", "broker", "runs"]]
+    for (commit, code, system), count in done.items():
+        is_now = "" if code == digest(system) else " (another one than beside this file)"
+        rows.append([f"`{commit}`", f"`{code}`{is_now}", system, count])
+    return f"## Programs\n\n{_PROGRAM_WORDS}\n{_table(rows)}\n"
+
+
+_PROGRAM_WORDS = """\
+Runs: seeds, runs without faults, planted bugs and their plans without the bug. The digest is that
+of every module which a recording's way from queue to settlement goes through on this broker (see
+`tests/proof/program.py`). A plus sign after a commit: `src` had been changed since.
 """
 
 

@@ -141,17 +141,17 @@ class SqsQueues:
 
     def finish(self) -> list[bytes]:
         # The readers take until nothing comes; what a dead worker still holds must become visible.
-        deadline = time.monotonic() + self._lease_s + 30
+        deadline = time.monotonic() + self._lease_s + 120
         self._stop.set()
         for thread in self._threads:
             thread.join()
         for source, raws in self._sources:
-            while taken := self._take(source, wait_s=0):
-                raws += taken
-        left: list[bytes] = []
+            while self._take(source, raws, wait_s=0):
+                pass
+        left: list[Raw] = []
         while not self.is_settled() and time.monotonic() < deadline:
-            left += [raw.body for raw in self._take(self._url, wait_s=1)]
-        return left
+            self._take(self._url, left, wait_s=1)
+        return [raw.body for raw in left]
 
     def close(self) -> None:
         self._stop.set()
@@ -180,11 +180,12 @@ class SqsQueues:
     def _read(self, url: str, raws: list[Raw]) -> None:
         while not self._stop.is_set():
             try:
-                raws += self._take(url, wait_s=1)
+                self._take(url, raws, wait_s=1)
             except (BotoCoreError, ClientError):
                 time.sleep(0.2)
 
-    def _take(self, url: str, wait_s: int) -> list[Raw]:
+    def _take(self, url: str, raws: list[Raw], wait_s: int) -> bool:
+        """Note a few, and only then delete them; True if there were any."""
         answer = self._client.receive_message(
             QueueUrl=url,
             MaxNumberOfMessages=10,
@@ -193,11 +194,11 @@ class SqsQueues:
             MessageAttributeNames=["All"],
             MessageSystemAttributeNames=["SentTimestamp"],
         )
-        raws = []
-        for message in answer.get("Messages", []):
+        messages = answer.get("Messages", [])
+        for message in messages:
             raws.append(_raw(message))
             self._client.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-        return raws
+        return bool(messages)
 
 
 def _raw(message: Mapping[str, Any]) -> Raw:

@@ -118,6 +118,10 @@ class Workers:
         while len(self._running) < count:
             self._start()
 
+    def pids(self) -> list[int]:
+        """Of those that run."""
+        return [worker.process.pid for worker in self._running]
+
     def usual(self) -> list[WorkerProcess]:
         """Those that something may be done to, oldest first."""
         return [worker for worker in self._running if worker.is_usual()]
