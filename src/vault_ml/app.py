@@ -148,6 +148,7 @@ def _wire(
     consumer = broker.consumer(concurrency)
     stack.callback(consumer.close, _PING_S)
     gate.consumer = consumer
+    metrics.watch_queue(consumer.lag)
     health.watch("detector", detector.ping)
     if vaults.own is not None:
         health.watch("vault", vaults.own.ping)

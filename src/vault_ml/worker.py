@@ -203,6 +203,8 @@ class Worker:
         with progress.room("parse"):
             event = events.parse(delivery.message.body)
             progress.key = event.key
+        if event.timestamp is not None:
+            self._metrics.received(time.time() - event.timestamp)
         reach("parse.after")
         self._recording_log.received(event)
         return event

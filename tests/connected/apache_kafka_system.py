@@ -69,6 +69,11 @@ def kafka_options(
 ) -> KafkaOptions:
     """Our options for a listener."""
     ca = {"ssl.ca.location": address.ca_file} if address.ca_file else {}
+    if address.client_file:
+        ca |= {
+            "ssl.certificate.location": address.client_file,
+            "ssl.key.location": address.client_file,
+        }
     return KafkaOptions(
         address.bootstrap,
         group,

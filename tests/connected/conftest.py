@@ -1,9 +1,14 @@
-"""Real brokers for the `connected` tests: started once per session, or named by the environment."""
+"""Real brokers for the `connected` tests: started once per session, or named by the environment.
+
+Most of these tests wait for a broker, so the brokers stand side by side: with
+`-n 4 --dist loadgroup` every lane runs in a process of its own, with a server of its own.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +21,41 @@ from connected.start_kafka import ApacheKafka, address_from_environment, why_not
 from connected.start_ministack import ACCESS_KEY, SECRET_KEY, Ministack, endpoint_from_environment
 from connected.start_ministack import why_not as why_no_ministack
 
+HERE = Path(__file__).parent
+# What a test asks for -> its lane. Two files that restart or kill Kafka's members all the time have
+# a Kafka of their own.
+LANES = {
+    "own_rabbitmq": "rabbitmq",
+    "ministack": "sqs",
+    "own_apache_kafka": "kafka",
+    "own_redis": "redis",
+}
+LANE_OF_FILE = {
+    "test_broker_apache_kafka.py": "kafka, contract",
+    "test_broker_rabbitmq.py": "rabbitmq, contract",
+}
+
 AWS_VARIABLES = {name: text for name, text in os.environ.items() if name.startswith("AWS_")}
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test here its lane."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group(lane_of(item)))
+
+
+def lane_of(item: pytest.Item) -> str:
+    """The lane by the file, else by the broker that the test asks for."""
+    if lane := LANE_OF_FILE.get(item.path.name):
+        return lane
+    asked = set(getattr(item, "fixturenames", ()))
+    for broker, lane in LANES.items():
+        if broker in asked:
+            return lane
+    name = item.name.lower()  # asked for by the parameter
+    return next((lane for lane in LANES.values() if f"[{lane}" in name), "redis")
 
 
 def skip_or_fail(broker: str, reason: str) -> None:

@@ -7,6 +7,7 @@ are kept in the user's cache folder.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -19,13 +20,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+if not __package__:  # started as a script
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+from connected.token_issuer import CLIENT_ID, TokenIssuer, make_certificate
+
 VERSION = "4.1.0"
 POM = Path(__file__).parent / "apache_kafka" / "pom.xml"
 OUTSIDER = "outsider"  # may log in, and nothing more
 USERNAME, PASSWORD = "yourusername", "yourpassword"  # those of the original's example
-STORE_PASSWORD = "changeit"
-LISTENERS = ("PLAINTEXT", "SASL_PLAINTEXT", "SSL", "SASL_SSL")
+LISTENERS = ("PLAINTEXT", "SASL_PLAINTEXT", "SSL", "SASL_SSL", "MTLS")
+PROTOCOLS = {"MTLS": "SSL"}  # of the others: their names
 # A small heap, no compiler that only pays off after minutes: it starts in about 4 s.
+# Tokens are checked by keys in a file of ours, and by nothing else.
+TOKEN_KEYS = "token-keys.json"
 JAVA = ("java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 
@@ -39,6 +46,7 @@ class Address:
     password: str = ""
     mechanism: str = ""
     ca_file: str = ""
+    client_file: str = ""  # certificate and key, PEM
 
 
 def address_from_environment() -> Address | None:
@@ -57,7 +65,7 @@ def address_from_environment() -> Address | None:
 
 def why_not() -> str | None:
     """Why it cannot be started here, or None."""
-    missing = [tool for tool in ("java", "keytool") if shutil.which(tool) is None]
+    missing = [tool for tool in ("java",) if shutil.which(tool) is None]
     if not list(jar_folder().glob("kafka_*.jar")) and shutil.which("mvn") is None:
         missing.append("mvn")
     if missing:
@@ -95,16 +103,29 @@ class ApacheKafka:
         self._jars = fetch_jars()
         self._folder = tempfile.TemporaryDirectory(prefix="vault-ml-kafka-")
         self.folder = Path(self._folder.name)
-        self._ports = dict(zip((*LISTENERS, "CONTROLLER"), free_ports(5), strict=True))
+        self._ports = dict(
+            zip((*LISTENERS, "CONTROLLER"), free_ports(len(LISTENERS) + 1), strict=True)
+        )
         self._process: subprocess.Popen[bytes] | None = None
-        self._make_certificate()
+        self.issuer = TokenIssuer()
+        (self.folder / TOKEN_KEYS).write_text(json.dumps(self.issuer.keys()))
+        server = make_certificate(self.folder / "server.pem", "localhost", is_server=True)
+        (self.folder / "ca.pem").write_bytes(server)
+        client = make_certificate(self.folder / "client.pem", CLIENT_ID)
+        (self.folder / "clients.pem").write_bytes(client)
+        make_certificate(self.folder / "stranger.pem", CLIENT_ID)
         (self.folder / "server.properties").write_text(self._properties())
         self._format()
 
     def address(self, security: str = "PLAINTEXT", mechanism: str = "PLAIN") -> Address:
         """A listener of it, with the right login."""
         bootstrap = f"127.0.0.1:{self._ports[security]}"
-        ca_file = str(self.folder / "ca.pem") if security.endswith("SSL") else ""
+        ca_file = ""
+        if security == "MTLS":
+            ca_file, client_file = (str(self.folder / name) for name in ("ca.pem", "client.pem"))
+            return Address(bootstrap, "SSL", ca_file=ca_file, client_file=client_file)
+        if security.endswith("SSL"):
+            ca_file = str(self.folder / "ca.pem")
         if not security.startswith("SASL"):
             return Address(bootstrap, security, ca_file=ca_file)
         return Address(bootstrap, security, USERNAME, PASSWORD, mechanism, ca_file)
@@ -113,7 +134,11 @@ class ApacheKafka:
         """Start the node and wait until it has registered with itself and answers."""
         with (self.folder / "server.log").open("wb") as log:
             self._process = subprocess.Popen(
-                [*JAVA, "-cp", f"{self._jars}/*", "kafka.Kafka", "server.properties"],
+                [
+                    *JAVA,
+                    f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={self._token_keys}",
+                    *("-cp", f"{self._jars}/*", "kafka.Kafka", "server.properties"),
+                ],
                 cwd=self.folder,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -138,6 +163,10 @@ class ApacheKafka:
         """End it and remove its data."""
         self.kill()
         self._folder.cleanup()
+
+    @property
+    def _token_keys(self) -> str:
+        return (self.folder / TOKEN_KEYS).as_uri()
 
     def _answers(self) -> bool:
         log = (self.folder / "server.log").read_text(errors="replace")
@@ -168,27 +197,24 @@ class ApacheKafka:
         if done.returncode != 0:
             raise RuntimeError(f"{arguments[0]} failed:\n{done.stdout}{done.stderr}")
 
-    def _make_certificate(self) -> None:
-        store = ("-keystore", "server.p12", "-storetype", "PKCS12", "-storepass", STORE_PASSWORD)
-        for arguments in (
-            ("-genkeypair", "-alias", "kafka", "-keyalg", "EC", "-validity", "3650",
-             "-dname", "CN=localhost", "-ext", "SAN=ip:127.0.0.1,dns:localhost", *store),
-            ("-exportcert", "-rfc", "-alias", "kafka", "-file", "ca.pem", *store),
-        ):  # fmt: skip
-            subprocess.run(
-                ["keytool", *arguments], cwd=self.folder, check=True, capture_output=True
-            )
-
     def _properties(self) -> str:
         listeners = ",".join(f"{name}://127.0.0.1:{port}" for name, port in self._ports.items())
         advertised = ",".join(f"{name}://127.0.0.1:{self._ports[name]}" for name in LISTENERS)
         plain = "org.apache.kafka.common.security.plain.PlainLoginModule required"
         scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        oauth = "org.apache.kafka.common.security.oauthbearer"
+        protocols = ",".join(f"{name}:{PROTOCOLS.get(name, name)}" for name in LISTENERS)
         sasl = "\n".join(
             f'listener.name.{name}.plain.sasl.jaas.config={plain} user_{USERNAME}="{PASSWORD}" '
             f'user_{OUTSIDER}="{PASSWORD}";\n'
             f"listener.name.{name}.scram-sha-256.sasl.jaas.config={scram}\n"
-            f"listener.name.{name}.scram-sha-512.sasl.jaas.config={scram}"
+            f"listener.name.{name}.scram-sha-512.sasl.jaas.config={scram}\n"
+            f"listener.name.{name}.oauthbearer.sasl.jaas.config={oauth}.OAuthBearerLoginModule"
+            " required;\n"
+            f"listener.name.{name}.oauthbearer.sasl.server.callback.handler.class="
+            f"{oauth}.OAuthBearerValidatorCallbackHandler\n"
+            f"listener.name.{name}.oauthbearer.sasl.oauthbearer.jwks.endpoint.url="
+            f"{self._token_keys}"
             for name in ("sasl_plaintext", "sasl_ssl")
         )
         return f"""\
@@ -199,14 +225,16 @@ listeners={listeners}
 advertised.listeners={advertised}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,{",".join(f"{n}:{n}" for n in LISTENERS)}
-sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,{protocols}
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER
 {sasl}
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
-super.users=User:ANONYMOUS;User:{USERNAME}
-ssl.keystore.type=PKCS12
-ssl.keystore.location=server.p12
-ssl.keystore.password={STORE_PASSWORD}
+super.users=User:ANONYMOUS;User:{USERNAME};User:CN={USERNAME}
+listener.name.mtls.ssl.client.auth=required
+listener.name.mtls.ssl.truststore.type=PEM
+listener.name.mtls.ssl.truststore.location=clients.pem
+ssl.keystore.type=PEM
+ssl.keystore.location=server.pem
 log.dirs=data
 num.partitions=2
 auto.create.topics.enable=false

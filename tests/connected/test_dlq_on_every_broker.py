@@ -3,93 +3,38 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from connected.apache_kafka_system import ApacheKafkaSystem
-from connected.rabbitmq_system import RabbitSystem
-from connected.sqs_system import REGION, SqsSystem
+from connected.offices import EVERY_BROKER, Office, office_of
 from contract.broker_contract import CLOSE_S, JOIN_S, receive, settled
-from contract.browser_contract import BrowserSystem, bodies
+from contract.browser_contract import bodies
 from e2e.stand import bare_environment
 from vault_ml.brokers import dead_letter
-from vault_ml.brokers.dead_letter import DeadLetters, dead_letter_name
+from vault_ml.brokers.dead_letter import DeadLetters
 from vault_ml.brokers.port import Message
 from vault_ml.errors import DecoderFailed, MalformedEvent
 
 pytestmark = [pytest.mark.connected, pytest.mark.timeout(240)]
 
 
-@dataclass
-class Office:
-    """A queue, its dead letters, and the command."""
-
-    system: BrowserSystem
-    queue: str
-    kind: str
-    variables: dict[str, str]
-    keeps_order: bool
-
-    @property
-    def dead(self) -> str:
-        return dead_letter_name(self.queue, self.kind)
-
-    def dlq(self, *words: str) -> tuple[list[dict[str, Any]], str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "vault_ml", "dlq", *words, "--json"],
-            env={**bare_environment(), "QUEUE_SYSTEM": self.kind, "QUEUE_NAME": self.queue,
-                 **self.variables},
-            text=True, capture_output=True, timeout=100, check=False, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+def dlq(office: Office, *words: str) -> tuple[list[dict[str, Any]], str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "vault_ml", "dlq", *words, "--json"],
+        env={**bare_environment(), "QUEUE_SYSTEM": office.kind, "QUEUE_NAME": office.queue,
+             **office.variables},
+        text=True, capture_output=True, timeout=100, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
 
-@pytest.fixture(params=["KAFKA", "SQS", "SQS FIFO", "RABBITMQ"])
+@pytest.fixture(params=EVERY_BROKER)
 def office(request: pytest.FixtureRequest) -> Office:
-    make: dict[str, Callable[[], Office]] = {
-        "KAFKA": lambda: kafka_office(request.getfixturevalue("kafka_system")),
-        "SQS": lambda: sqs_office(request.getfixturevalue("sqs_system")),
-        "SQS FIFO": lambda: sqs_office(request.getfixturevalue("sqs_fifo_system")),
-        "RABBITMQ": lambda: rabbit_office(request.getfixturevalue("rabbit_system")),
-    }
-    return make[request.param]()
-
-
-def kafka_office(system: ApacheKafkaSystem) -> Office:
-    options = system.options()
-    variables = {
-        "KAFKA_BROKER": options.brokers,
-        "KAFKA_SECURITY": options.security,
-        "KAFKA_MECHANISM": options.mechanism,
-        "KAFKA_USERNAME": options.username,
-        "KAFKA_PASSWORD": options.password,
-        "KAFKA_OPTIONS": json.dumps(dict(options.extra)) if options.extra else "",
-    }
-    return Office(system, system.new_queue(), "KAFKA", variables, keeps_order=True)
-
-
-def sqs_office(system: SqsSystem) -> Office:
-    credentials = {name: text for name, text in os.environ.items() if name.startswith("AWS_")}
-    variables = {**credentials, "SQS_ENDPOINT_URL": system.endpoint, "AWS_REGION": REGION}
-    return Office(system, system.new_queue(), "SQS", variables, keeps_order=False)
-
-
-def rabbit_office(system: RabbitSystem) -> Office:
-    options = system.options()
-    variables = {
-        "RABBITMQ_HOST": options.host,
-        "RABBITMQ_USERNAME": options.username,
-        "RABBITMQ_PASSWORD": options.password,
-        "RABBITMQ_VHOST": options.vhost,
-    }
-    return Office(system, system.new_queue(), "RABBITMQ", variables, keeps_order=True)
+    return office_of(request.param, request)
 
 
 def test_the_way_of_dead_letters(office: Office) -> None:
@@ -104,19 +49,19 @@ def test_the_way_of_dead_letters(office: Office) -> None:
         letters.send(delivery, error, "decode")
         assert settled(delivery.ack())
 
-    rows, summary = office.dlq("list")
+    rows, summary = dlq(office, "list")
     assert [row["error"] for row in rows] == ["MalformedEvent", "DecoderFailed"] * 3
     assert f"6 of 6 letters in {office.dead}" in summary
     assert {row["attempts"] for row in rows} == {1}
-    again, _ = office.dlq("list")
+    again, _ = dlq(office, "list")
     assert [row["id"] for row in again] == [row["id"] for row in rows], "looking changes nothing"
-    ((shown), _) = office.dlq("show", rows[0]["id"])
+    ((shown), _) = dlq(office, "show", rows[0]["id"])
     assert shown[0]["headers"]["traceparent"] == "00-0"
     assert shown[0]["message_key"] == "camera"
 
-    planned, _ = office.dlq("redrive", "--error", "DecoderFailed", "--dry-run")
+    planned, _ = dlq(office, "redrive", "--error", "DecoderFailed", "--dry-run")
     assert len(planned) == 3
-    done, said = office.dlq("redrive", "--error", "DecoderFailed")
+    done, said = dlq(office, "redrive", "--error", "DecoderFailed")
     assert [row["outcome"] for row in done] == ["redriven"] * 3
     assert f"3 of 3 letters sent back to {office.queue}" in said
     back = []
@@ -132,7 +77,7 @@ def test_the_way_of_dead_letters(office: Office) -> None:
 
     left = bodies(office.system, office.dead)
     assert (left if office.keeps_order else sorted(left)) == [b"event 0", b"event 2", b"event 4"]
-    dropped, _ = office.dlq("drop", "--yes", rows[2]["id"][:8])
+    dropped, _ = dlq(office, "drop", "--yes", rows[2]["id"][:8])
     assert [row["outcome"] for row in dropped] == ["dropped"]
     assert sorted(bodies(office.system, office.dead)) == [b"event 0", b"event 4"]
     producer.close(CLOSE_S)

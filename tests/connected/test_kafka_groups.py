@@ -23,12 +23,21 @@ from vault_ml.errors import ConfigError
 pytestmark = pytest.mark.connected
 
 
-def test_work_longer_than_the_poll_interval_is_settled_and_not_delivered_again(
+POLL_INTERVAL_S = 3.0
+
+
+def test_work_of_ten_times_the_poll_interval_is_settled_and_not_delivered_again(
     kafka_system: ApacheKafkaSystem,
 ) -> None:
     queue = kafka_system.new_queue()
     producer = kafka_system.producer()
-    options = kafka_system.options({"session.timeout.ms": "6000", "max.poll.interval.ms": "6000"})
+    options = kafka_system.options(
+        {
+            "session.timeout.ms": f"{POLL_INTERVAL_S * 1000:.0f}",
+            "heartbeat.interval.ms": "300",
+            "max.poll.interval.ms": f"{POLL_INTERVAL_S * 1000:.0f}",
+        }
+    )
     worker = KafkaConsumer(options, queue, log=kafka_system.log)
     other = KafkaConsumer(options, queue, log=kafka_system.log)
     try:
@@ -39,13 +48,34 @@ def test_work_longer_than_the_poll_interval_is_settled_and_not_delivered_again(
         while holder is None and time.monotonic() < deadline:
             holder = next((d for one in members if (d := one.receive(0.2)) is not None), None)
         assert holder is not None
-        until = time.monotonic() + 14  # more than two poll intervals of work
+        until = time.monotonic() + 10 * POLL_INTERVAL_S + 1
         while time.monotonic() < until:
             assert [one.receive(0.5) for one in members] == [None, None]
         assert settled(holder.ack())
+        # The one that had nothing to do all the time has said why, once.
+        (said,) = kafka_system.log.events("no_partition_left")
+        assert "more members than the topic" in str(said["reason"])
     finally:
         worker.close(10)
         other.close(10)
+        producer.close(10)
+
+
+def test_a_member_too_many_says_so_until_another_leaves(kafka_system: ApacheKafkaSystem) -> None:
+    queue = kafka_system.new_queue(partitions=2)
+    producer = kafka_system.producer()
+    members = [kafka_system.consumer(queue) for _ in range(3)]
+    try:
+        wait_for(lambda: bool(kafka_system.log.events("no_partition_left")), "it was said")
+        assert len(kafka_system.log.events("no_partition_left")) == 1
+        for one in members[:2]:
+            one.close(10)
+        producer.publish(queue, Message(b"1"), timeout_s=20)
+        producer.publish(queue, Message(b"2"), timeout_s=20)
+        assert {receive(members[2]).message.body for _ in range(2)} == {b"1", b"2"}
+    finally:
+        for one in members:
+            one.close(10)
         producer.close(10)
 
 

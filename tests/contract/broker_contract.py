@@ -273,6 +273,17 @@ class BrokerContract:
         with pytest.raises(RuntimeError, match="settled already"):
             delivery.ack()
 
+    def test_lag_is_what_is_not_settled(self, broker: Tester) -> None:
+        queue = broker.system.new_queue()
+        broker.publish(queue, b"1", b"2", b"3")
+        consumer = broker.consumer(queue)
+        held = [receive(consumer), receive(consumer)]
+        assert settled(held[0].ack())
+        wait_for(lambda: consumer.lag() == 2, f"two are left, not {consumer.lag()}")
+        assert settled(held[1].ack())
+        assert settled(receive(consumer).ack())
+        wait_for(lambda: consumer.lag() == 0, f"none is left, not {consumer.lag()}")
+
     # Members of a group.
 
     def test_two_consumers_share_and_nothing_is_left_out(self, broker: Tester) -> None:

@@ -232,6 +232,11 @@ class MemoryConsumer:
             self._is_paused = False
             self._changed.notify_all()
 
+    def lag(self) -> int | None:
+        """As the port says."""
+        with self._changed:
+            return len(self._entries)
+
     def ping(self, timeout_s: float) -> None:  # noqa: ARG002  memory answers at once
         """As the port says."""
         with self._changed:

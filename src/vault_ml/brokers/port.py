@@ -106,6 +106,13 @@ class Consumer(Protocol):
         """Fetch again. Idempotent."""
         ...
 
+    def lag(self) -> int | None:
+        """Messages of the queue that are not settled, about; None when unknown.
+
+        A few seconds old. Kafka: of the partitions that are ours. Returns within a second.
+        """
+        ...
+
     def ping(self, timeout_s: float) -> None:
         """Return when the broker answers.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from prometheus_client import (
@@ -24,6 +25,8 @@ ROOMS = ("parse", "fetch", "decode", "detect", "judge", "publish", "forward_medi
 SINKS = ("publish", "forward_media", "forward_metadata")
 _OTHER = "other"
 # A fetch of a small clip takes milliseconds, decoding a long one minutes.
+# From "at once" to "since yesterday".
+_AGES = (5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
@@ -92,6 +95,20 @@ class Metrics:
             "Times that the store of finished runs (OUTCOMES) could not be asked or written.",
             registry=self.registry,
         )
+        self._age = Histogram(
+            "vault_ml_event_age_seconds",
+            "Seconds from the start of a recording, as its event tells, to the receipt of the "
+            "event: how far behind the queue is.",
+            buckets=_AGES,
+            registry=self.registry,
+        )
+        self._lag = Gauge(
+            "vault_ml_queue_lag",
+            "Events in the queue that are not settled, about, those in flight among them (Kafka: "
+            "of this worker's partitions); NaN while the broker does not tell.",
+            registry=self.registry,
+        )
+        self._lag.set(math.nan)
         self._info = Gauge(
             "vault_ml_info",
             "What runs; the value is always 1.",
@@ -148,6 +165,19 @@ class Metrics:
     def outcome_failure(self) -> None:
         """Count that the store of finished runs was of no help."""
         self._outcome_failures.inc()
+
+    def received(self, age_s: float) -> None:
+        """Record how old a recording was when its event was received."""
+        self._age.observe(max(0.0, age_s))
+
+    def watch_queue(self, lag: Callable[[], int | None]) -> None:
+        """Ask `lag` whenever the metrics are read; it returns soon, None for unknown."""
+
+        def value() -> float:
+            count = lag()
+            return math.nan if count is None else float(count)
+
+        self._lag.set_function(value)
 
     def runs(self, *, version: str, model: str, runtime: str, device: str, precision: str) -> None:
         """Say what runs, once it does."""

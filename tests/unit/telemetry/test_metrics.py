@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from vault_ml.telemetry.metrics import OUTCOMES, ROOMS, SINKS, Metrics
@@ -49,6 +51,24 @@ def test_a_recording_is_in_flight_until_it_is_done_or_failed() -> None:
     with pytest.raises(RuntimeError), metrics.in_flight():
         raise RuntimeError
     assert value(metrics, "vault_ml_in_flight") == 0
+
+
+def test_the_queue_is_asked_whenever_the_metrics_are_read() -> None:
+    metrics = Metrics()
+    assert math.isnan(value(metrics, "vault_ml_queue_lag") or 0.0)
+    lags = [3, None]
+    metrics.watch_queue(lambda: lags.pop(0))
+    assert value(metrics, "vault_ml_queue_lag") == 3
+    assert math.isnan(value(metrics, "vault_ml_queue_lag") or 0.0)
+
+
+def test_the_age_of_events_is_recorded_and_never_negative() -> None:
+    metrics = Metrics()
+    for age_s in (3.0, 50_000.0, -7.0):  # a camera's clock may be ahead
+        metrics.received(age_s)
+    assert value(metrics, "vault_ml_event_age_seconds_count") == 3
+    assert value(metrics, "vault_ml_event_age_seconds_sum") == 50_003.0
+    assert value(metrics, "vault_ml_event_age_seconds_bucket", le="5.0") == 2
 
 
 def test_labels_stay_a_closed_set() -> None:

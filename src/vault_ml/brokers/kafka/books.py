@@ -57,6 +57,12 @@ class Books:
         with self.changed:
             return list(self._partitions)
 
+    def positions(self) -> dict[int, int]:
+        """For each partition that something came of: everything below is finished."""
+        with self.changed:
+            found = {number: one.position for number, one in self._partitions.items()}
+        return {number: position for number, position in found.items() if position is not None}
+
     def open(self, number: int, metadata: str | None = None) -> None:
         """Begin a partition at the commit that carries `metadata`."""
         self.drop([number])  # should it be ours still

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -175,7 +176,29 @@ def checked_client(
     try:
         return kind(config, logger=logger or connection.librdkafka_logger())  # type: ignore[call-arg]  # all three take it
     except KafkaException as error:
-        raise ConfigError(
-            f"Kafka cannot be configured like this: {error.args[0].str()}. "
-            "Check the KAFKA_ variables, KAFKA_OPTIONS among them."
-        ) from error
+        raise ConfigError(_not_taken_sentence(error.args[0].str())) from error
+
+
+_NO_MECHANISM = re.compile(r"No provider for SASL mechanism (\S+):.*Current build options: (.*)")
+
+
+def _not_taken_sentence(text: str) -> str:
+    """For a configuration that librdkafka does not take; `text` is its own reason.
+
+    >>> _not_taken_sentence(
+    ...     "Failed to create producer: No provider for SASL mechanism GSSAPI: recompile "
+    ...     "librdkafka with libsasl2. Current build options: PLAIN SASL_SCRAM OAUTHBEARER"
+    ... )[:75]
+    'KAFKA_MECHANISM=GSSAPI is not in the librdkafka that confluent-kafka brings'
+    """
+    if found := _NO_MECHANISM.search(text):
+        there = found[2].replace("SASL_SCRAM", "SCRAM-SHA-256 SCRAM-SHA-512").split()
+        return (
+            f"KAFKA_MECHANISM={found[1]} is not in the librdkafka that confluent-kafka brings "
+            f"here; it has {', '.join(there)}. Use one of them, or build confluent-kafka on a "
+            "librdkafka that has it (for GSSAPI: with libsasl2)."
+        )
+    return (
+        f"Kafka cannot be configured like this: {text}. "
+        "Check the KAFKA_ variables, KAFKA_OPTIONS among them."
+    )

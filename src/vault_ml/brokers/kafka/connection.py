@@ -138,6 +138,11 @@ def refused_sentence(options: KafkaOptions, text: str) -> str:
             f"{where} does not take logins by {mechanism} on this port; "
             "check KAFKA_SECURITY and KAFKA_MECHANISM."
         )
+    if "Failed to acquire" in text:
+        return (
+            f"No token was given to us for {where}; check the sasl.oauthbearer options in "
+            "KAFKA_OPTIONS, and whether the token endpoint answers."
+        )
     if mechanism == "OAUTHBEARER":
         return f"{where} refused our token; check the sasl.oauthbearer options in KAFKA_OPTIONS."
     return (
@@ -146,10 +151,21 @@ def refused_sentence(options: KafkaOptions, text: str) -> str:
     )
 
 
+# What a TLS server tells a client about the client's certificate (RFC 8446, 6.2).
+_OUR_CERTIFICATE = re.compile(
+    r"alert (?:bad certificate|unsupported certificate|certificate \w+|unknown ca)"
+)
+
+
 def reason_of(code: int, text: str, options: KafkaOptions) -> str:
     """Why no connection came about, in a few words of ours; empty when it says nothing new."""
     if code == codes.RESOLVE:
         return "its name is not known to DNS; check KAFKA_BROKER"
+    if _OUR_CERTIFICATE.search(text):
+        return (
+            "it does not take our TLS certificate, or wants one; name it by "
+            "ssl.certificate.location and ssl.key.location in KAFKA_OPTIONS"
+        )
     if code == codes.SSL or "SSL handshake failed" in text:
         if "certificate verify failed" in text:
             return (

@@ -26,7 +26,7 @@ from vault_ml.brokers.kafka.connection import Connection
 from vault_ml.brokers.kafka.delivery import Held, KafkaDelivery, to_message
 from vault_ml.brokers.kafka.options import KafkaOptions
 from vault_ml.brokers.kafka.partition import Settling
-from vault_ml.brokers.kafka.transactions import Transactions
+from vault_ml.brokers.kafka.transactions import Transactions, is_member
 from vault_ml.errors import BrokerUnavailable, ConfigError, CredentialsRejected
 from vault_ml.telemetry.log import Log
 
@@ -34,6 +34,8 @@ _POLL_S = 0.05  # how long a commit, a due retry or a close may wait for the thr
 _OFFSETS_S = 5.0  # to read the group's commits of partitions just assigned
 _TOPIC_S = 0.7  # to find or make the topic, per try; a close waits for a try
 _TOPIC_AGAIN_S = 2.0
+# A cooperative rebalance hands partitions over in a second round; who has none after it has none.
+_IDLE_S = 5.0
 
 
 class KafkaConsumer:
@@ -84,6 +86,8 @@ class KafkaConsumer:
         self._paused_numbers: set[int] = set()
         self._unread: set[int] = set()  # partitions whose commits' texts we have not read
         self._look_again_at: float | None = None  # for a topic that was removed
+        self._idle_since: float | None = None  # a member of the group, and no partition is ours
+        self._is_idle_said = False
         self._lag: int | None = None
         self._client = checked_client(
             Consumer,
@@ -132,7 +136,7 @@ class KafkaConsumer:
         self._cluster.ping(timeout_s)
 
     def lag(self) -> int | None:
-        """Messages of our partitions that are not committed, a second old; None if unknown."""
+        """As the port says: what is not committed of our partitions, a second old."""
         return self._lag
 
     def close(self, timeout_s: float) -> None:
@@ -225,6 +229,7 @@ class KafkaConsumer:
             else:
                 self._take(message)
         self._look_for_removed_topic()
+        self._look_for_idleness()
         self._books.emit_due()
         self._pause_what_is_full()
         self._committer.tick()
@@ -264,6 +269,7 @@ class KafkaConsumer:
             self._books.open(number)
             self._unread.add(number)
         if assigned:
+            self._is_idle_said = False
             self._log.info("partitions_assigned", partitions=numbers)
 
     def _committed_metadata(self, number: int) -> str | None:
@@ -346,6 +352,26 @@ class KafkaConsumer:
                 self._look_again_at = None
                 self._failure = None
 
+    def _look_for_idleness(self) -> None:
+        """Say that this worker has nothing to do, when the group is larger than the topic."""
+        if self._is_idle_said:
+            return
+        if self._books.numbers() or not is_member(self._client.consumer_group_metadata()):
+            self._idle_since = None
+            return
+        now = time.monotonic()
+        self._idle_since = self._idle_since or now
+        if now - self._idle_since >= _IDLE_S:
+            self._is_idle_said = True
+            self._log.warning(
+                "no_partition_left",
+                queue=self._queue,
+                group=self._group,
+                reason=f"The group {self._group!r} has more members than the topic "
+                f"{self._queue!r} has partitions, so this worker has nothing to do until another "
+                "one leaves. Give the topic more partitions, or run fewer workers.",
+            )
+
     def _fail(self, error: ConfigError) -> None:
         with self._changed:
             is_news = self._failure is None or str(self._failure) != str(error)
@@ -360,10 +386,11 @@ class KafkaConsumer:
             self._connection.came_up()
         partitions = stats.get("topics", {}).get(self._queue, {}).get("partitions", {})
         ours = self._books.numbers()
+        positions = self._books.positions()
         lags = [
-            entry["consumer_lag"]
-            for number, entry in partitions.items()
-            if int(number) in ours and entry.get("consumer_lag", -1) >= 0
+            lag
+            for number in ours
+            if (lag := lag_of(partitions.get(str(number), {}), positions.get(number))) is not None
         ]
         self._lag = sum(lags) if lags else None
 
@@ -377,6 +404,21 @@ class KafkaConsumer:
             self._is_closing = True
             self._changed.notify_all()
         self._drop(self._books.numbers())
+
+
+def lag_of(entry: dict[str, Any], position: int | None) -> int | None:
+    """Messages of one partition that are not finished, by its statistics; None if unknown.
+
+    librdkafka's own figure ends at the last commit of the consumer, and knows of none that a
+    transaction brought, so it counts only until something came.
+
+    >>> lag_of({"hi_offset": 12, "consumer_lag": -1}, 9), lag_of({"consumer_lag": 4}, None)
+    (3, 4)
+    """
+    end, known = entry.get("hi_offset", -1), entry.get("consumer_lag", -1)
+    if position is not None and end >= 0:
+        return max(0, int(end) - position)
+    return int(known) if known >= 0 else None
 
 
 def is_up(broker: dict[str, Any]) -> bool:

@@ -46,7 +46,8 @@ class KafkaOptions:
         brokers: `host:port`, several separated by commas.
         group: the consumer group; replicas of one group share the work.
         username, password: for SASL PLAIN and SCRAM. The password never shows in a repr.
-        mechanism: `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512` or `OAUTHBEARER`; PLAIN when empty.
+        mechanism: `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512`, `OAUTHBEARER`, or `GSSAPI` where
+            librdkafka was built with it; PLAIN when empty.
         security: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`; PLAINTEXT when empty.
         extra: further librdkafka options, passed through.
         transactions: results become visible together with the offsets of their events.
@@ -84,7 +85,7 @@ class KafkaOptions:
                 "KAFKA_USERNAME is set but KAFKA_SECURITY is not, so the login would not be used; "
                 "set KAFKA_SECURITY to SASL_SSL or SASL_PLAINTEXT."
             )
-        if self.uses_sasl and self.sasl_mechanism != "OAUTHBEARER":
+        if self.uses_sasl and self.sends_password:
             for variable, value in (
                 ("KAFKA_USERNAME", self.username),
                 ("KAFKA_PASSWORD", self.password),
@@ -104,6 +105,11 @@ class KafkaOptions:
         """The mechanism in force, in capitals."""
         return (self.mechanism or "PLAIN").upper()
 
+    @property
+    def sends_password(self) -> bool:
+        """True when the mechanism wants user name and password: not a token, not a ticket."""
+        return self.sasl_mechanism not in ("OAUTHBEARER", "GSSAPI")
+
     def connection(self) -> dict[str, Any]:
         """Options that every client of ours shares."""
         config: dict[str, Any] = {
@@ -117,7 +123,7 @@ class KafkaOptions:
             config["security.protocol"] = self.security.lower()
         if self.uses_sasl:
             config["sasl.mechanism"] = self.sasl_mechanism
-            if self.sasl_mechanism != "OAUTHBEARER":
+            if self.sends_password:
                 config["sasl.username"] = self.username
                 config["sasl.password"] = self.password
         return {**config, **self.extra}

@@ -80,7 +80,7 @@ class Partition:
     @property
     def has_to_settle(self) -> bool:
         """True when a commit now would change something."""
-        position = self._position()
+        position = self.position
         return position is not None and self._confirmed != (position, encode(self._attempts))
 
     def name(self, offset: int) -> str:
@@ -132,7 +132,7 @@ class Partition:
 
     def offer(self, limit_bytes: int = METADATA_LIMIT_BYTES) -> tuple[int, str] | None:
         """The offset and text to commit now, or None when that would change nothing."""
-        position = self._position()
+        position = self.position
         if position is None:
             return None
         offer = (position, encode(self._attempts, limit_bytes))
@@ -151,7 +151,7 @@ class Partition:
             size_bytes: no more than this to publish, unless a single one is larger.
             limit_bytes: of the text.
         """
-        position = self._position()
+        position = self.position
         if position is None:
             return None
         end, total = position, 0
@@ -184,7 +184,9 @@ class Partition:
         self._settling.clear()
         return lost
 
-    def _position(self) -> int | None:
+    @property
+    def position(self) -> int | None:
+        """Everything below is finished; None while nothing came."""
         position = self._prefix.position
         if position is None or not self._refused:
             return position

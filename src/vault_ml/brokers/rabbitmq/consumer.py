@@ -44,6 +44,7 @@ _WAKE_S = 0.5  # how long a refused login may wait to be noticed by a waiting `r
 _COPY_S = 5.0  # for the broker to confirm a copy; then the original goes on being kept in hand
 _COPY_AGAIN_S = 10.0  # after one was refused
 _ORPHANS_S = 30.0  # for what was in hand to be delivered again after the connection is back
+_COUNT_EVERY_S = 5.0  # how many wait in the queue; beside that, with every settlement
 _AGAIN_S = 2.0  # before the next try after the broker refused the queue
 _MOST_PREFETCH = 65_535  # AMQP's
 _SPARE_DELIVERIES = 5  # of the broker's limit, left for connections that break
@@ -101,6 +102,8 @@ class RabbitConsumer:
         self._is_queue_there = False
         self._is_queue_made_by_us = False
         self._is_consuming = False
+        self._count_at = 0.0  # when to ask how many are in the queue
+        self._in_queue: int | None = None
         self._said_uncounted = False
         self._link = Link(
             options,
@@ -146,6 +149,12 @@ class RabbitConsumer:
         with self._changed:
             self._is_paused = False
             self._changed.notify_all()
+
+    def lag(self) -> int | None:
+        """As the port says: what waits in the queue, and what is in our own hands."""
+        in_queue = self._in_queue
+        with self._changed:
+            return None if in_queue is None else in_queue + len(self._leases)
 
     def ping(self, timeout_s: float) -> None:
         """As the port says."""
@@ -355,7 +364,19 @@ class RabbitConsumer:
             self._asked, self._acked = self._acked, []
             channel.queue_declare(self._queue, passive=True, callback=self._answered)
 
-    def _answered(self, _frame: Any) -> None:
+    def _count(self, now: float) -> None:
+        """Ask how many wait in the queue, now and then."""
+        channel = self._channel
+        if channel is None or not channel.is_open or not self._is_consuming or now < self._count_at:
+            return
+        self._count_at = now + _COUNT_EVERY_S
+        channel.queue_declare(self._queue, passive=True, callback=self._counted)
+
+    def _counted(self, frame: Any) -> None:
+        self._in_queue = frame.method.message_count
+
+    def _answered(self, frame: Any) -> None:
+        self._counted(frame)
         asked, self._asked = self._asked, []
         with self._changed:
             for held in asked:
@@ -379,6 +400,7 @@ class RabbitConsumer:
                     self._leases.wait(held, held.due)  # kept in hand, uncounted for now
             self._changed.notify_all()
         self._renew(now)
+        self._count(now)
         self._make_room()
         self._settle()
         if self._is_closing:
@@ -450,6 +472,7 @@ class RabbitConsumer:
 
     def _on_down(self) -> None:
         self._channel = None
+        self._in_queue = None
         self._acked, self._asked = [], []
         with self._changed:
             self._to_ack = []

@@ -8,6 +8,7 @@ we give back, and a second is what leaving may take.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import uuid
@@ -40,6 +41,7 @@ _SHORT_POLL_S = 1  # the shortest that still asks all of SQS's servers
 _SLACK_S = 10.0  # an answer may come this much later than the request is to wait
 _LONGEST_CALL_S, _SHORTEST_CALL_S = 10.0, 1.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 4.0
+_COUNT_EVERY_S, _COUNT_S = 5.0, 1.0  # how many are in the queue: how often, how long it may take
 _LOOK_EVERY_S = 0.5  # a refusal wakes nobody
 
 
@@ -93,6 +95,9 @@ class SqsConsumer:
         self._is_closing = False
         self._crash: Exception | None = None
 
+        self._counting = threading.Lock()  # guards the two below
+        self._count_at = 0.0
+        self._in_queue: int | None = None
         self._is_short_poll = True
         self._receive_id = uuid.uuid4().hex
         self._thread = threading.Thread(target=self._run, name="sqs-receive", daemon=True)
@@ -132,6 +137,22 @@ class SqsConsumer:
         with self._changed:
             self._is_paused = False
             self._changed.notify_all()
+
+    def lag(self) -> int | None:
+        """As the port says; SQS is asked once in 5 s at most."""
+        with self._counting:
+            now = time.monotonic()
+            if now < self._count_at:
+                return self._in_queue
+            self._count_at, self._in_queue = now + _COUNT_EVERY_S, None
+        if self._is_closing or self._connection.state in (State.AWAY, State.REFUSED):
+            return None
+        with contextlib.suppress(TimeoutError, VaultMLError):  # receiving says what is wrong
+            count = within(_COUNT_S, lambda: self._queues.messages(self._queue))
+            with self._counting:
+                self._in_queue = count
+            return count
+        return None
 
     def ping(self, timeout_s: float) -> None:
         """As the port says."""

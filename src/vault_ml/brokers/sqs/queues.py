@@ -85,6 +85,28 @@ class Queues:
         else:
             self._find(queue)
 
+    def messages(self, queue: str) -> int | None:
+        """How many messages are in a queue, hidden ones among them, about; None if it is not said.
+
+        Raises:
+            CredentialsRejected: we may not ask.
+            BrokerUnavailable: the service does not answer.
+        """
+        try:
+            answer = self._clients.of(queue).get_queue_attributes(
+                QueueUrl=self.url(queue),
+                AttributeNames=[
+                    "ApproximateNumberOfMessages",
+                    "ApproximateNumberOfMessagesNotVisible",
+                ],
+            )
+        except FOREIGN as error:
+            raise self._translated(error, "GetQueueAttributes", queue) from error
+        try:
+            return sum(int(count) for count in answer["Attributes"].values())
+        except (KeyError, ValueError):
+            return None
+
     def redrive_policy(self, queue: str) -> RedrivePolicy | None:
         """The policy of a queue; None when it has none, or one we cannot read.
 
