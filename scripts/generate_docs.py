@@ -345,6 +345,7 @@ DOCUMENTS: dict[Path, Callable[[], str]] = {
     REFERENCE / "models.md": _page(models_page),
     REFERENCE / "event.schema.json": _schema(schemas.event_schema),
     REFERENCE / "result.schema.json": _schema(schemas.result_schema),
+    REFERENCE / "hub-result.schema.json": _schema(schemas.hub_result_schema),
 }
 
 

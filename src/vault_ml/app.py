@@ -5,12 +5,15 @@ Below this file nothing knows the settings, and no part makes another.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from types import FrameType
 
 from vault_ml import __version__, failpoints, settings
@@ -20,7 +23,10 @@ from vault_ml.brokers.port import Consumer, Message, Producer
 from vault_ml.brokers_for import Broker, broker_for
 from vault_ml.detector_process import DetectorOptions, DetectorProcess
 from vault_ml.errors import ConfigError, OutcomesUnavailable
+from vault_ml.hub.vocabulary import HUB_WORDS
 from vault_ml.inference.cpu_quota import usable_cpus
+from vault_ml.interest.judging import Interest
+from vault_ml.interest.zones_file import ZonesFile, read
 from vault_ml.models.prepare import ModelFiles, PreparedModel, prepare, resolve
 from vault_ml.outage import Outages, Stopping
 from vault_ml.outcomes.finished import FinishedRuns
@@ -28,7 +34,7 @@ from vault_ml.outcomes.opening import open_store
 from vault_ml.outcomes.port import OutcomeStore
 from vault_ml.pipeline import Pipeline, PipelineOptions
 from vault_ml.removal import Removals
-from vault_ml.result import ResultOptions
+from vault_ml.result import Profile, ResultOptions
 from vault_ml.settings import Settings
 from vault_ml.sinks.forward_media import ForwardMedia
 from vault_ml.sinks.forward_metadata import ForwardMetadata
@@ -41,7 +47,7 @@ from vault_ml.vault.client import VaultClient, VaultOptions
 from vault_ml.vault.clients import VaultClients
 from vault_ml.vault.encrypted import RecordingKeys
 from vault_ml.vault.transport import TlsOptions, trust
-from vault_ml.verdict import unknown_labels
+from vault_ml.verdict import Rules, unknown_labels
 from vault_ml.video.decoder_pool import DecoderPool
 from vault_ml.video.limits import DecodeLimits
 from vault_ml.video.sampling import Sampling
@@ -157,7 +163,13 @@ def _wire(
     return Worker(
         consumer,
         Pipeline(
-            vaults, decoders, detector, model, outages, _pipeline_options(chosen), metrics=metrics
+            vaults,
+            decoders,
+            detector,
+            model,
+            outages,
+            _pipeline_options(chosen, _interest(chosen, model.labels)),
+            metrics=metrics,
         ),
         _sinks(chosen, producer, vaults, with_settlement=broker.is_transactional),
         DeadLetters(
@@ -276,13 +288,7 @@ def _model(chosen: Settings, log: Logger, recording_log: RecordingLog | None) ->
     model = prepare(files, chosen.cache_dir, corrections=chosen.model_corrections)
     for sentence in model.corrections:
         log.info("model_corrected", reason=sentence)
-    if chosen.allowed_labels is not None:
-        unknown = unknown_labels(chosen.allowed_labels, model.labels)
-        if unknown:
-            raise ConfigError(
-                f"ALLOWED_LABELS: {', '.join(unknown)} is not a label of {model.name}; "
-                f"it knows {', '.join(model.labels)}"
-            )
+    _interest(chosen, model.labels)  # what the model cannot see is said before anything starts
     if recording_log is not None:
         recording_log.layer_table(model.layer_table)
     log.info(
@@ -293,6 +299,44 @@ def _model(chosen: Settings, log: Logger, recording_log: RecordingLog | None) ->
         classes=len(model.labels),
     )
     return model
+
+
+def _interest(chosen: Settings, labels: Sequence[str]) -> Interest:
+    """What is of interest, checked against what the model can see."""
+    allowed = chosen.allowed_labels
+    if allowed is not None and (unknown := unknown_labels(allowed, labels)):
+        raise ConfigError(
+            f"ALLOWED_LABELS: {', '.join(unknown)} is not a label of {chosen.model}; "
+            f"it knows {', '.join(labels)}"
+        )
+    if chosen.allowed_classifications is not None:
+        beyond = sorted(each for each in chosen.allowed_classifications if each >= len(labels))
+        if beyond:
+            raise ConfigError(
+                f"ALLOWED_CLASSIFICATIONS: {beyond[0]} is no class of {chosen.model}; "
+                f"it has 0 to {len(labels) - 1}"
+            )
+        allowed = frozenset(labels[each] for each in chosen.allowed_classifications)
+    if chosen.zones is None:
+        return Interest(allowed)
+    found = zones_file(chosen.zones, labels, chosen.confidence_threshold)
+    return Interest(allowed, found.defaults, found.cameras)
+
+
+def zones_file(
+    path: Path, labels: Sequence[str] | None = None, least_confidence: float = 0.0
+) -> ZonesFile:
+    """The file at ZONES.
+
+    Raises:
+        ConfigError: it cannot be read, or is wrong; with line and field.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"ZONES: {path} cannot be read: {why}") from None
+    return read(text, path.name, labels=labels, least_confidence=least_confidence)
 
 
 def _detector(chosen: Settings, model: PreparedModel) -> DetectorProcess:
@@ -390,15 +434,22 @@ def _sinks(
     return sinks
 
 
-def _pipeline_options(chosen: Settings) -> PipelineOptions:
+def _pipeline_options(chosen: Settings, interest: Interest) -> PipelineOptions:
     return PipelineOptions(
-        frames=chosen.number_of_predictions,
-        sampling=Sampling(chosen.frame_sampling),
+        frames=chosen.most_frames,
+        sampling=Sampling(chosen.sampling),
+        frames_per_s=chosen.frames_per_s,
         confidence_threshold=chosen.confidence_threshold,
         nms_threshold=chosen.nms_threshold,
-        object_threshold=chosen.forwarding_object_threshold,
-        allowed_labels=chosen.allowed_labels,
-        result=ResultOptions(extras=chosen.result_extras, max_bytes=int(chosen.result_max_bytes)),
+        rules=_rules(chosen),
+        interest=interest,
+        more=_more(chosen),
+        result=ResultOptions(
+            extras=chosen.result_extras,
+            max_bytes=int(chosen.result_max_bytes),
+            profile=Profile(chosen.profile),
+            words=HUB_WORDS if chosen.hub_labels is None else chosen.hub_labels,
+        ),
         keys=RecordingKeys(
             chosen.keys_of_recordings, is_worth_waiting=chosen.recording_key_missing == "retry"
         ),
@@ -407,12 +458,38 @@ def _pipeline_options(chosen: Settings) -> PipelineOptions:
     )
 
 
+def _rules(chosen: Settings) -> Rules:
+    return Rules(
+        chosen.forwarding_object_threshold,
+        chosen.move_distance,
+        chosen.min_static_distance,
+        chosen.min_detections,
+    )
+
+
+def _more(chosen: Settings) -> tuple[tuple[str, str], ...]:
+    """What else a result depends on, where it is used."""
+    words = chosen.hub_labels if chosen.profile == "hub" else None
+    return tuple(
+        (name, text)
+        for name, text in (
+            ("frames_per_s", chosen.frames_per_s and f"{chosen.frames_per_s:g}"),
+            ("move_distance", chosen.move_distance and str(chosen.move_distance)),
+            ("static_distance", chosen.min_static_distance and str(chosen.min_static_distance)),
+            ("min_detections", chosen.min_detections > 1 and str(chosen.min_detections)),
+            ("words", words is not None and json.dumps(words, sort_keys=True)),
+            ("zones", chosen.zones and hashlib.sha256(chosen.zones.read_bytes()).hexdigest()),
+        )
+        if text
+    )
+
+
 def _ranges_from_bytes(chosen: Settings) -> int | None:
     """From which size on recordings are fetched by ranges; None for never."""
     if chosen.fetch == "ranges":
         return 0
     # Exact frames need whole groups of pictures: most of a recording.
-    is_worth_it = chosen.fetch == "auto" and chosen.frame_sampling == "keyframe"
+    is_worth_it = chosen.fetch == "auto" and chosen.sampling == "keyframe"
     return _RANGES_FROM_BYTES if is_worth_it else None
 
 

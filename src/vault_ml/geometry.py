@@ -18,6 +18,10 @@ FrameXyxy = NewType("FrameXyxy", NDArray[np.float32])
 NetXyxy = NewType("NetXyxy", NDArray[np.float32])
 """(n, 4) float32, xyxy, pixels of the letterboxed network input."""
 
+# Two boxes of different classes that overlap more than this are one object that the network could
+# not decide on: a car that is also a truck. Distinct objects practically never overlap that much.
+SAME_OBJECT_IOU = 0.8
+
 LETTERBOX_FILL = 127
 """Grey of the bars, uint8. Darknet fills with 0.5; `letterbox_image` in `src/image.c`."""
 

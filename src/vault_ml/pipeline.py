@@ -1,7 +1,7 @@
 """The way of one recording, from event to result message (steps 3 to 6 of the design).
 
-Straight down: recording, frames, detections, verdict, result. The collaborators are passed in and
-shared by all recordings in flight; nothing here is.
+Straight down: recording, frames, detections, tracks, verdict, result. The collaborators are passed
+in and shared by all recordings in flight; nothing here is.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from vault_ml.brokers.port import Message
 from vault_ml.detector_process import DetectorProcess
 from vault_ml.event import RecordingEvent
 from vault_ml.failpoints import reach
+from vault_ml.interest.judging import Interest
 from vault_ml.models.prepare import PreparedModel
 from vault_ml.outage import Outages
 from vault_ml.result import (
@@ -25,6 +26,7 @@ from vault_ml.result import (
     Run,
     RunModel,
     RunRecording,
+    block_of,
     build_result,
     message_headers,
     message_key,
@@ -32,11 +34,13 @@ from vault_ml.result import (
 from vault_ml.run_id import WayOfLooking, run_id
 from vault_ml.sinks.port import Processed
 from vault_ml.telemetry.metrics import Metrics
+from vault_ml.tracking.following import follow
+from vault_ml.tracking.track import Track
 from vault_ml.vault.client import Opened, VaultClient
 from vault_ml.vault.clients import Lease, VaultClients
 from vault_ml.vault.encrypted import RecordingKeys
 from vault_ml.vault.growth import Growth
-from vault_ml.verdict import Verdict, judge
+from vault_ml.verdict import Rules, Verdict, judge
 from vault_ml.video.decoder_pool import DecodedRecording, DecoderPool
 from vault_ml.video.sampling import Sampling
 
@@ -72,11 +76,13 @@ class PipelineOptions:
     """How recordings are looked at.
 
     Attributes:
-        frames: how many frames of a recording.
+        frames: how many frames of a recording, at most.
         sampling: which.
+        frames_per_s: with `Sampling.FPS`, how many frames of each second.
         confidence_threshold, nms_threshold: as the detector has them, for the result.
-        object_threshold: objects of interest from which on a recording is interesting.
-        allowed_labels: labels of objects of interest; None is all.
+        rules: what makes a recording interesting.
+        interest: what of all that is seen is of interest.
+        more: of what a result depends on, what the other attributes do not tell (`run_id`).
         result: what the result message holds.
         keys: of encrypted recordings.
         ranges_from_bytes: recordings from this size on are fetched by ranges; None fetches all
@@ -88,9 +94,11 @@ class PipelineOptions:
     sampling: Sampling
     confidence_threshold: float
     nms_threshold: float
-    object_threshold: int
-    allowed_labels: frozenset[str] | None
+    rules: Rules
+    interest: Interest
     result: ResultOptions
+    frames_per_s: float | None = None
+    more: tuple[tuple[str, str], ...] = ()
     keys: RecordingKeys = field(default_factory=RecordingKeys)
     ranges_from_bytes: int | None = None
     growth_patience_s: float = 300.0
@@ -149,11 +157,7 @@ class Pipeline:
             looked_at = self._detect(decoded, progress)
         # 6 judge
         with progress.room("judge"):
-            verdict = judge(
-                [frame.detections for frame in looked_at.frames],
-                threshold=self._options.object_threshold,
-                allowed=self._options.allowed_labels,
-            )
+            verdict = self._judge(event, looked_at)
             return self._result(event, message, recording, looked_at, verdict, progress)
 
     def _decode(
@@ -171,6 +175,7 @@ class Pipeline:
                     source,
                     frames=self._options.frames,
                     sampling=self._options.sampling,
+                    frames_per_s=self._options.frames_per_s,
                     net_wh=self._model.net_wh,
                 )
             self._metrics.fetched(recording.fetched_bytes, recording.size_bytes)
@@ -194,15 +199,30 @@ class Pipeline:
                 "detector", lambda: self._detector.detect(decoded.shared, decoded.frames)
             )
             reach("detect.after")
-            return _LookedAt(
-                decoded.frames[0].size_wh,
-                tuple(
-                    LookedAtFrame(frame.index, frame.timestamp_s, detections)
-                    for frame, detections in zip(decoded.frames, seen, strict=True)
-                ),
-                is_partial=decoded.partial,
-                seconds_covered=decoded.duration_s,
-            )
+        with progress.room("track"):
+            # While the pictures are there: objects are told apart by their colours, too.
+            followed = follow(decoded.frames, seen)
+        return _LookedAt(
+            decoded.frames[0].size_wh,
+            tuple(
+                LookedAtFrame(frame.index, frame.timestamp_s, detections, frame.number, ids)
+                for frame, detections, ids in zip(decoded.frames, seen, followed.ids, strict=True)
+            ),
+            followed.tracks,
+            is_partial=decoded.partial,
+            seconds_covered=decoded.duration_s,
+        )
+
+    def _judge(self, event: RecordingEvent, looked_at: _LookedAt) -> Verdict:
+        seen = [frame.detections for frame in looked_at.frames]
+        interest, size_wh = self._options.interest, looked_at.size_wh
+        return judge(
+            seen,
+            looked_at.tracks,
+            [interest.reasons(event.camera, each, size_wh) for each in seen],
+            self._options.rules,
+            frame_wh=size_wh,
+        )
 
     def _result(
         self,
@@ -239,7 +259,10 @@ class Pipeline:
                 seconds_covered=looked_at.seconds_covered,
             ),
         )
-        result = build_result(event, looked_at.frames, run, options.result)
+        block = block_of(looked_at.frames, run, verdict.tracks, self._model.net_wh)
+        result = build_result(
+            event, looked_at.frames, run, options.result, tracks=verdict.tracks, block=block
+        )
         return Processed(
             event=event,
             frames=looked_at.frames,
@@ -253,11 +276,12 @@ class Pipeline:
             seconds=progress.seconds,
             bytes_fetched=recording.fetched_bytes,
             left_out=result.left_out,
+            block=block,
         )
 
     def _way_of_looking(self) -> WayOfLooking:
         options, info = self._options, self._detector.info
-        allowed = options.allowed_labels
+        allowed = options.interest.allowed
         return WayOfLooking(
             model_sha256=self._model.sha256,
             runtime=info.runtime,
@@ -267,10 +291,11 @@ class Pipeline:
             frame_sampling=str(options.sampling),
             confidence_threshold=options.confidence_threshold,
             nms_threshold=options.nms_threshold,
-            object_threshold=options.object_threshold,
+            object_threshold=options.rules.threshold,
             allowed_labels=None if allowed is None else tuple(sorted(allowed)),
-            profile="vault",
+            profile=str(options.result.profile),
             extras=options.result.extras,
+            more=options.more,
         )
 
 
@@ -292,5 +317,6 @@ class _Fetched:
 class _LookedAt:
     size_wh: tuple[int, int]
     frames: tuple[LookedAtFrame, ...]
+    tracks: tuple[Track, ...]
     is_partial: bool
     seconds_covered: float | None

@@ -1,14 +1,15 @@
 """The result message: the event, what was seen, and how it was looked at.
 
-The `vault` profile is the message of the first vault-ml: the event with `data` and `operation`.
-What is ours stands under `data.run`; without extras the message has not a key more than the
-original's.
+The `vault` profile is the message of the first vault-ml: the event with `data` and `operation`. The
+`hub` profile is what Kerberos Hub's pipeline reads (`hub.classify`). What is ours stands under
+`data.run`; without extras the message has not a key more than the original's, or Hub's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -18,6 +19,10 @@ from vault_ml import json_text
 from vault_ml.detection import Detections
 from vault_ml.errors import MessageTooLarge
 from vault_ml.event import RecordingEvent
+from vault_ml.hub import classify as hub
+from vault_ml.hub.detection_block import BlockSource, detection_block
+from vault_ml.hub.vocabulary import HUB_WORDS
+from vault_ml.verdict import JudgedTrack
 
 OPERATION = "classification"
 RUN_ID_HEADER = "vault-ml-run-id"
@@ -38,11 +43,23 @@ class LookedAtFrame:
         index: 0-based position among the looked-at frames of the recording.
         timestamp_s: presentation time, seconds since the first frame of the recording.
         detections: what was seen, frame pixels.
+        number: which picture of the recording it is, from 0.
+        track_ids: for each detection, the object it belongs to; empty where objects were not
+            followed.
     """
 
     index: int
     timestamp_s: float
     detections: Detections
+    number: int = 0
+    track_ids: tuple[int, ...] = ()
+
+
+class Profile(StrEnum):
+    """Whose message a result is."""
+
+    VAULT = "vault"
+    HUB = "hub"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +99,30 @@ class RunRecording:
 
 
 @dataclass(frozen=True, slots=True)
+class RunTrack:
+    """One object, followed over the looked-at frames."""
+
+    __pydantic_config__: ClassVar[Mapping[str, bool]] = _DOCUMENTED
+
+    id: int
+    """Counts from 1 in each recording."""
+    label: str
+    """The class that most confidence was given to."""
+    confidence: float
+    """The highest, 0 to 1."""
+    frames: list[int]
+    """In which of the looked-at frames it was seen, from 0."""
+    travelled_px: float
+    """The length of its way, pixels, without the trembling of its box."""
+    displacement_px: float
+    """From where it was first to where it was last, pixels."""
+    is_static: bool
+    """Whether it stood still."""
+    reason: str | None
+    """Why it does not count, such as `same car as 09:12:04, IoU 0.97`; null where it does."""
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """How a recording was looked at: `data.run` but for the frames, which `build_result` adds."""
 
@@ -110,7 +151,7 @@ class Run:
     precision: str
     """Number format of the network."""
     sampling: str
-    """How frames were chosen: `keyframe` or `exact`."""
+    """How frames were chosen: `keyframe`, `exact` or `fps`."""
     recording: RunRecording
     """The recording that was looked at."""
 
@@ -127,6 +168,10 @@ class RunDocument(Run):
     """For each entry of `probabilities`, which of the looked-at frames it is, from 0."""
     timestamps_s: list[float]
     """For each entry of `probabilities`, its time in the recording, seconds."""
+    track_ids: list[list[int]]
+    """For each entry of `probabilities`, for each object in it, its `id` among `tracks`."""
+    tracks: list[RunTrack]
+    """The objects, those that do not count with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +208,16 @@ class ResultOptions:
     """What a result message holds.
 
     Attributes:
-        extras: with `data.run`.
+        extras: with `data.run`, and in the `hub` profile with the typed block of detections.
         max_bytes: largest message; above it `data.run` is cut down.
+        profile: whose message it is.
+        words: of the `hub` profile: the model's words for classes -> Hub's.
     """
 
     extras: bool = True
     max_bytes: int = 980_000
+    profile: Profile = Profile.VAULT
+    words: Mapping[str, str] = field(default_factory=lambda: HUB_WORDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +239,11 @@ def build_result(
     looked_at: Sequence[LookedAtFrame],
     run: Run,
     options: ResultOptions,
+    *,
+    tracks: Sequence[JudgedTrack] = (),
+    block: Mapping[str, Any] | None = None,
 ) -> Result:
-    """Write the result message of one recording in the `vault` profile.
+    """Write the result message of one recording.
 
     The event's members come first, in their order and as they were written, without credentials.
     `data` and `operation` replace what the event has under these names, or follow at the end; of an
@@ -203,6 +255,8 @@ def build_result(
             `data.run.looked_at` and otherwise left out, as the original did.
         run: how it was looked at.
         options: what the message holds.
+        tracks: the objects, each judged.
+        block: the typed block of detections, which the `hub` profile carries along.
 
     Raises:
         ValueError: no frame was looked at.
@@ -210,22 +264,19 @@ def build_result(
     """
     if not looked_at:
         raise ValueError("no frame was looked at")
-    with_objects = [frame for frame in looked_at if len(frame.detections)]
-    full = _run_document(run, looked_at, with_objects) if options.extras else None
-    body = _message(event, with_objects, full)
-    if len(body) <= options.max_bytes:
-        return Result(body, None)
-    if full is not None:
-        remains = asdict(RunRemains(run.id, "everything else, to keep the size limit"))
-        for extras, left_out in ((remains, "data.run but for its id"), (None, "data.run")):
-            shorter = _message(event, with_objects, extras)
-            if len(shorter) <= options.max_bytes:
-                return Result(
-                    shorter,
-                    f"{left_out} was left out: the message would have had {len(body)} bytes, "
-                    f"more than RESULT_MAX_BYTES ({options.max_bytes})",
-                )
-            body = shorter
+    wanted_bytes: int | None = None
+    body = b""
+    for left_out, data, carried in _versions(looked_at, run, options, tracks, block):
+        body = _message(event, data, carried, options.profile)
+        if len(body) <= options.max_bytes:
+            return Result(
+                body,
+                None
+                if left_out is None
+                else f"{left_out} was left out: the message would have had {wanted_bytes} bytes, "
+                f"more than RESULT_MAX_BYTES ({options.max_bytes})",
+            )
+        wanted_bytes = wanted_bytes or len(body)
     raise MessageTooLarge(
         f"the result has {len(body)} bytes without extras, more than RESULT_MAX_BYTES "
         f"({options.max_bytes}); raise it together with the broker's limit"
@@ -260,32 +311,150 @@ def message_headers(run_id: str, version: str, incoming: Mapping[str, str]) -> d
     }
 
 
-def _message(
-    event: RecordingEvent, with_objects: Sequence[LookedAtFrame], run: dict[str, Any] | None
-) -> bytes:
-    data = Data(
-        probabilities=[_probabilities(frame.detections) for frame in with_objects],
-        labels=[_labels(frame.detections) for frame in with_objects],
-        boxes=[_boxes(frame.detections) for frame in with_objects],
+# What is left out, `data`, and the block that is carried along.
+_Version = tuple[str | None, Mapping[str, Any], Mapping[str, Any] | None]
+# Points of a way that a message keeps which is too large; an outline is still one.
+_OUTLINES = (50, 10, 2)
+
+
+def _versions(
+    looked_at: Sequence[LookedAtFrame],
+    run: Run,
+    options: ResultOptions,
+    tracks: Sequence[JudgedTrack],
+    block: Mapping[str, Any] | None,
+) -> Iterator[_Version]:
+    """The message's variable parts, each version smaller than the one before."""
+    with_objects = [frame for frame in looked_at if len(frame.detections)]
+    is_hub = options.profile is Profile.HUB
+    data = _hub_data(looked_at, run, options, tracks) if is_hub else _vault_data(with_objects)
+    if options.extras:
+        full = {"run": _run_document(run, looked_at, with_objects, tracks)}
+        remains = asdict(RunRemains(run.id, "everything else, to keep the size limit"))
+        if is_hub and block is not None:
+            yield None, data | full, block
+            yield "the block of detections", data | full, None
+        else:
+            yield None, data | full, None
+        yield "data.run but for its id", data | {"run": remains}, None
+        yield "data.run", data, None
+    else:
+        yield None, data, None
+    if is_hub:
+        for points in _OUTLINES:
+            thin = _hub_data(looked_at, run, options, tracks, most_points=points)
+            yield f"all but {points} points of each object's way", thin, None
+
+
+def _vault_data(with_objects: Sequence[LookedAtFrame]) -> dict[str, Any]:
+    return asdict(
+        Data(
+            probabilities=[_probabilities(frame.detections) for frame in with_objects],
+            labels=[_labels(frame.detections) for frame in with_objects],
+            boxes=[_boxes(frame.detections) for frame in with_objects],
+        )
     )
-    ours = asdict(data) | ({} if run is None else {"run": run})
+
+
+def _hub_data(
+    looked_at: Sequence[LookedAtFrame],
+    run: Run,
+    options: ResultOptions,
+    tracks: Sequence[JudgedTrack],
+    most_points: int | None = None,
+) -> dict[str, Any]:
+    return asdict(
+        hub.classify(
+            tracks,
+            [frame.number for frame in looked_at],
+            (run.recording.width, run.recording.height),
+            words=options.words,
+            most_points=most_points,
+        )
+    )
+
+
+def block_of(
+    looked_at: Sequence[LookedAtFrame],
+    run: Run,
+    tracks: Sequence[JudgedTrack],
+    net_wh: tuple[int, int],
+) -> dict[str, Any] | None:
+    """The typed block of detections of a run; None where nothing was seen.
+
+    Args:
+        looked_at: every looked-at frame.
+        run: how it was looked at.
+        tracks: the objects, each judged.
+        net_wh: size of the network's input, pixels.
+    """
+    return detection_block(
+        tracks,
+        [frame.number for frame in looked_at],
+        (run.recording.width, run.recording.height),
+        BlockSource(run.id, run.version, net_wh, run.confidence_threshold, run.nms_threshold),
+    )
+
+
+def _message(
+    event: RecordingEvent,
+    data: Mapping[str, Any],
+    carried: Mapping[str, Any] | None,
+    profile: Profile,
+) -> bytes:
     parts = json_text.members(event.without_credentials())
-    merged = _merged(_last_value(parts, "data"), ours)
+    if profile is Profile.HUB:
+        carrying = _carrying(_last_value(parts, "payload"), carried)
+        parts = _placed(parts, json_text.Member("payload", '"payload"', carrying))
+    merged = _merged(_last_value(parts, "data"), data)
     parts = _placed(parts, json_text.Member("data", '"data"', merged))
-    parts = _placed(parts, json_text.member("operation", OPERATION))
+    operation = hub.OPERATION if profile is Profile.HUB else OPERATION
+    parts = _placed(parts, json_text.member("operation", operation))
     return json_text.join(parts).encode()
 
 
+def _carrying(payload: str | None, block: Mapping[str, Any] | None) -> str:
+    """The event's payload with our block as its `result`, Hub's channel for typed results.
+
+    A result that the event brought is another stage's, or an older one of ours; ours replaces it
+    where there is one, and is never passed on as if it were new.
+    """
+    parts = json_text.members(payload or "{}")
+    if block is None:
+        return json_text.join(part for part in parts if part.name != "result")
+    result = {"blocks": [{"type": "detection", "data": block}]}
+    return json_text.join(_placed(parts, json_text.member("result", result)))
+
+
 def _run_document(
-    run: Run, looked_at: Sequence[LookedAtFrame], with_objects: Sequence[LookedAtFrame]
+    run: Run,
+    looked_at: Sequence[LookedAtFrame],
+    with_objects: Sequence[LookedAtFrame],
+    tracks: Sequence[JudgedTrack],
 ) -> dict[str, Any]:
     document = RunDocument(
-        **{field.name: getattr(run, field.name) for field in fields(run)},
+        **{each.name: getattr(run, each.name) for each in fields(run)},
         looked_at=len(looked_at),
         frames=[frame.index for frame in with_objects],
         timestamps_s=[round(frame.timestamp_s, _TIMESTAMP_DIGITS) for frame in with_objects],
+        track_ids=[list(frame.track_ids) for frame in with_objects],
+        tracks=[_run_track(each) for each in tracks],
     )
     return asdict(document)
+
+
+def _run_track(judged: JudgedTrack) -> RunTrack:
+    track = judged.track
+    return RunTrack(
+        id=track.id,
+        label=track.label,
+        confidence=track.confidence,
+        frames=[each.frame for each in track.observations],
+        travelled_px=judged.travelled_px,
+        displacement_px=judged.displacement_px,
+        is_static=judged.is_static,
+        reason=judged.reason,
+    )
 
 
 def _probabilities(seen: Detections) -> list[float]:
@@ -314,8 +483,10 @@ def _merged(existing: str | None, ours: Mapping[str, object]) -> str:
     return json_text.join([*parts, *(json_text.member(name, ours[name]) for name in ours)])
 
 
-# All four, also without extras: a result that comes round again must not keep an old run.
-_OURS = frozenset({"probabilities", "labels", "boxes", "run"})
+# Of both profiles, also without extras: a result that comes round again must not keep an old run.
+_OURS = frozenset(
+    {"probabilities", "labels", "boxes", "run", "objectCount", "properties", "details"}
+)
 
 
 def _placed(parts: Sequence[json_text.Member], new: json_text.Member) -> list[json_text.Member]:

@@ -36,6 +36,8 @@ class WayOfLooking:
         allowed_labels: objects of interest, sorted; None is all.
         profile: shape of the result message.
         extras: whether `data.run` is in the message.
+        more: what later versions added to the above, by name. It is not there where it is not used,
+            so that a recording that is looked at as before keeps its id.
     """
 
     model_sha256: str
@@ -50,6 +52,7 @@ class WayOfLooking:
     allowed_labels: tuple[str, ...] | None
     profile: str
     extras: bool
+    more: tuple[tuple[str, str], ...] = ()
 
 
 def run_id(key: str, source: str, way: WayOfLooking) -> str:
@@ -60,6 +63,8 @@ def run_id(key: str, source: str, way: WayOfLooking) -> str:
         source: its storage provider.
         way: how it is looked at.
     """
-    name = {"key": key, "source": source, "rules": RULES} | asdict(way)
+    fields = asdict(way)
+    fields |= dict(fields.pop("more"))
+    name = {"key": key, "source": source, "rules": RULES} | fields
     # ASCII, sorted and without blanks: the same bytes on every machine.
     return str(uuid.uuid5(NAMESPACE, json.dumps(name, sort_keys=True, separators=(",", ":"))))

@@ -20,9 +20,11 @@ def shared() -> Iterator[SharedFrames]:
         yield shared
 
 
-def frame(timestamp_s: object = 0.0, size_wh: object = (96, 64)) -> dict[str, object]:
+def frame(
+    timestamp_s: object = 0.0, size_wh: object = (96, 64), number: object = 0
+) -> dict[str, object]:
     as_json = list(size_wh) if isinstance(size_wh, tuple) else size_wh
-    return {"timestamp_s": timestamp_s, "size_wh": as_json}
+    return {"timestamp_s": timestamp_s, "number": number, "size_wh": as_json}
 
 
 def test_frames_get_their_place_in_the_memory_and_their_letterbox(shared: SharedFrames) -> None:

@@ -52,6 +52,8 @@ def test_it_is_a_uuid_of_version_5() -> None:
         ("allowed_labels", ("car",)),
         ("profile", "hub"),
         ("extras", False),
+        ("more", (("move_distance", "5 px"),)),
+        ("more", (("zones", "ab" * 32),)),
     ],
 )
 def test_whatever_changes_the_result_changes_the_id(field: str, value: Any) -> None:

@@ -15,6 +15,7 @@ from vault_ml.settings import (
     unknown_variables,
 )
 from vault_ml.settings.fields import ALIASES, NOT_YET, is_secret, names, variable
+from vault_ml.tracking.distance import Distance
 
 MINIMAL = {
     "QUEUE_NAME": "ml-queue",
@@ -70,7 +71,7 @@ def test_the_command_of_the_original_is_understood() -> None:
     assert settings.kafka_group == "mygroup"
     assert settings.kafka_password is not None
     assert settings.kafka_password.get_secret_value() == "pass-word-1"
-    assert settings.number_of_predictions == 5
+    assert settings.most_frames == 5
     assert not settings.forwarding_media
     assert not settings.remove_after_processed
     assert settings.dead_letter_queue == "ml-queue.dlq"
@@ -155,10 +156,10 @@ def test_defaults_are_those_of_the_documentation() -> None:
     assert settings.kafka_group == "vault-ml"
     assert settings.kafka_security is None
     assert settings.model == "auto"
-    assert settings.number_of_predictions == 5
+    assert settings.most_frames == 5
     assert (settings.confidence_threshold, settings.nms_threshold) == (0.5, 0.45)
     assert settings.forwarding_object_threshold == 1
-    assert settings.frame_sampling == "keyframe"
+    assert (settings.sampling, settings.frames_per_s) == ("keyframe", None)
     assert settings.result_extras
     assert settings.worker_concurrency is None
     assert settings.web_host_port == ("127.0.0.1", 8080)
@@ -292,11 +293,7 @@ def test_a_wrong_value_is_told_with_its_variable(name: str, text: str, part: str
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [(variable(field), value.upper()) for field, values in NOT_YET.items() for value in values]
-    + [
-        ("MOVE_DISTANCE", "100"),
-        ("MIN_STATIC_DISTANCE", "5%"),
-    ],
+    [(variable(field), value.upper()) for field, values in NOT_YET.items() for value in values],
 )
 def test_what_a_later_version_will_do_is_not_silently_accepted(name: str, text: str) -> None:
     (line,) = problems(MINIMAL | {name: text})
@@ -309,9 +306,111 @@ def test_no_move_distance_is_fine(text: str) -> None:
     assert load(MINIMAL | {"MOVE_DISTANCE": text}).move_distance is None
 
 
-def test_a_move_distance_that_is_no_distance_is_wrong() -> None:
-    (line,) = problems(MINIMAL | {"MOVE_DISTANCE": "far"})
+@pytest.mark.parametrize("text", ["far", "-1", "nan", "inf%", "5%%"])
+def test_a_move_distance_that_is_no_distance_is_wrong(text: str) -> None:
+    (line,) = problems(MINIMAL | {"MOVE_DISTANCE": text})
     assert "number of pixels" in line
+
+
+def test_distances_are_pixels_or_a_part_of_the_diagonal() -> None:
+    environ = MINIMAL | {"MIN_DISTANCE": "50", "MIN_STATIC_DISTANCE": "2.5 %"}
+    settings = load(environ)
+    assert settings.move_distance == Distance(50)
+    assert settings.min_static_distance == Distance(2.5, is_percent=True)
+    shown = {row.name: row.value for row in describe(settings, environ)}
+    assert (shown["MOVE_DISTANCE"], shown["MIN_STATIC_DISTANCE"]) == ("50", "2.5%")
+
+
+def test_the_variables_of_hub_pipeline_classifier_mean_what_it_documents() -> None:
+    settings = load(
+        MINIMAL
+        | {
+            "CLASSIFICATION_FPS": "5",
+            "CLASSIFICATION_THRESHOLD": "0.4",
+            "MAX_NUMBER_OF_PREDICTIONS": "1000",
+            "MIN_DISTANCE": "50",
+            "MIN_STATIC_DISTANCE": "40",
+            "MIN_DETECTIONS": "5",
+            "ALLOWED_CLASSIFICATIONS": "0, 1, 2,28",
+        }
+    )
+    assert (settings.sampling, settings.frames_per_s, settings.most_frames) == ("fps", 5.0, 1000)
+    assert (settings.move_distance, settings.min_static_distance) == (Distance(50), Distance(40))
+    assert settings.min_detections == 5
+    assert settings.allowed_classifications == frozenset({0, 1, 2, 28})
+    assert settings.confidence_threshold == 0.4
+
+
+def test_frames_of_each_second_have_defaults_of_their_own() -> None:
+    settings = load(MINIMAL | {"FRAME_SAMPLING": "FPS"})
+    assert (settings.frames_per_s, settings.most_frames) == (3.0, 100)
+    (line,) = problems(MINIMAL | {"FRAME_SAMPLING": "exact", "CLASSIFICATION_FPS": "5"})
+    assert line.startswith("CLASSIFICATION_FPS: FRAME_SAMPLING=exact does not")
+
+
+def test_labels_are_given_by_name_or_by_number_and_not_both() -> None:
+    (line,) = problems(MINIMAL | {"ALLOWED_LABELS": "car", "ALLOWED_CLASSIFICATIONS": "2"})
+    assert line.startswith("ALLOWED_CLASSIFICATIONS: ALLOWED_LABELS is set as well")
+    (line,) = problems(MINIMAL | {"ALLOWED_CLASSIFICATIONS": "0, car"})
+    assert "for names use ALLOWED_LABELS" in line
+
+
+@pytest.mark.parametrize(
+    ("queue", "profile"),
+    [
+        ("kcloud-classify-queue.fifo", "hub"),
+        ("kcloud-analysis-queue", "hub"),
+        ("ml-results", "vault"),
+        ("my-kcloud-classify-queue", "vault"),
+    ],
+)
+def test_who_reads_the_results_tells_their_shape(queue: str, profile: str) -> None:
+    environ = MINIMAL | {"QUEUE_TARGET": queue}
+    assert load(environ).profile == profile
+    assert load(environ | {"RESULT_PROFILE": "VAULT"}).profile == "vault"
+    assert any("Hub's shape" in sentence for sentence in notices(environ)) == (profile == "hub")
+
+
+def test_hubs_words_may_be_others_or_none() -> None:
+    assert load(MINIMAL).hub_labels is None
+    assert load(MINIMAL | {"HUB_LABELS": "None"}).hub_labels == {}
+    words = load(MINIMAL | {"HUB_LABELS": "person=human, car=auto"}).hub_labels
+    assert words == {"person": "human", "car": "auto"}
+
+
+HUB_ML = {
+    "QUEUE_SYSTEM": "RABBITMQ",
+    "QUEUE_NAME": "kcloud-classify-queue.fifo",
+    "QUEUE_TARGET": "kcloud-analysis-queue",
+    "KAFKA_BROKER": "kafka1.example:9094",
+    "KAFKA_GROUP": "group",
+    "KAFKA_USERNAME": "user",
+    "KAFKA_PASSWORD": "password",
+    "KAFKA_MECHANISM": "PLAIN",
+    "KAFKA_SECURITY": "SASL_PLAINTEXT",
+    "RABBITMQ_HOST": "rabbitmq.example:5672",
+    "RABBITMQ_EXCHANGE": "",
+    "RABBITMQ_USERNAME": "user",
+    "RABBITMQ_PASSWORD": "password",
+    "VAULT_API_URL": "https://vault.example/api",
+    "VAULT_ACCESS_KEY": "access",
+    "VAULT_SECRET_KEY": "secret",
+    "FORWARDING_MEDIA": "false",
+    "FORWARDING_METADATA": "false",
+    "FORWARDING_OBJECT_THRESHOLD": "10",
+    "REMOVE_AFTER_PROCESSED": "false",
+    "NUMBER_OF_PREDICTIONS": "10",
+    "MOVE_DISTANCE": "100",
+}
+
+
+@pytest.mark.parametrize("system", ["RABBITMQ", "KAFKA"])
+def test_the_variables_of_hub_ml_yaml_are_understood(system: str) -> None:
+    settings = load(HUB_ML | {"QUEUE_SYSTEM": system})
+    assert settings.profile == "hub"
+    assert settings.most_frames == 10
+    assert settings.move_distance == Distance(100)
+    assert settings.rabbitmq_exchange is None
 
 
 @pytest.mark.parametrize(
@@ -413,8 +512,8 @@ def test_a_mistyped_variable_is_noticed_and_foreign_ones_are_not() -> None:
 
 
 def test_a_setting_of_the_successors_that_is_not_obeyed_is_noticed() -> None:
-    environ = MINIMAL | {"MIN_DETECTIONS": "5", "PRESET": "fast", "MIN_DISTANCE": "0"}
-    assert [sentence.split()[0] for sentence in notices(environ)] == ["MIN_DETECTIONS", "PRESET"]
+    environ = MINIMAL | {"CONDITION": "1 car", "PRESET": "fast", "TRANSLATED_CLASSIFICATIONS": "0"}
+    assert [sentence.split()[0] for sentence in notices(environ)] == ["CONDITION", "PRESET"]
     assert unknown_variables(environ) == []
 
 

@@ -6,6 +6,7 @@ A field `queue_name` is read from the variable `QUEUE_NAME`, or from one of its 
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,7 +26,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from vault_ml.brokers.amqp_addresses import parse_addresses
 from vault_ml.brokers.dead_letter import dead_letter_name
+from vault_ml.hub.vocabulary import HUB_WORDS
 from vault_ml.outcomes import address as addresses
+from vault_ml.tracking.distance import Distance
 from vault_ml.vault.addresses import Origins
 
 # Names that the successors of the original use. Ours, the original's, wins when both are set.
@@ -42,7 +45,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "vault_secret_key": ("STORAGE_SECRET_KEY", "STORAGE_SECRET", "KERBEROS_STORAGE_SECRET"),
     "number_of_predictions": ("MAX_NUMBER_OF_PREDICTIONS",),
     "confidence_threshold": ("CLASSIFICATION_THRESHOLD",),
-    "move_distance": ("MIN_STATIC_DISTANCE",),
+    "move_distance": ("MIN_DISTANCE",),
 }
 
 # What the README prints where the default is computed, or depends on the machine.
@@ -56,6 +59,12 @@ DEFAULT_TEXT: dict[str, str] = {
     "cache_dir": "~/.cache/vault-ml",
     "worker_concurrency": "auto",
     "allowed_labels": "all",
+    "allowed_classifications": "all",
+    "number_of_predictions": "5; 100 with FRAME_SAMPLING=fps",
+    "frame_sampling": "keyframe; fps with CLASSIFICATION_FPS",
+    "classification_fps": "3 with FRAME_SAMPLING=fps",
+    "result_profile": "vault; hub where QUEUE_TARGET is one of Hub's queues",
+    "hub_labels": ",".join(f"{ours}={hubs}" for ours, hubs in HUB_WORDS.items()),
     "recording_max_bytes": "1GiB",
     "decode_memory_bytes": "2GiB",
 }
@@ -64,13 +73,12 @@ DEFAULT_TEXT: dict[str, str] = {
 # Field -> value -> what to do instead.
 NOT_YET: dict[str, dict[str, str]] = {
     "frame_sampling": {
-        "fps": "use keyframe or exact",
-        "adaptive": "use keyframe or exact",
+        "adaptive": "use keyframe, exact or fps",
     },
     "precision": {"fp16": "use fp32", "int8": "use fp32"},
     "input_shape": {"rect": "use square"},
     "runtime": dict.fromkeys(("openvino", "mnn", "tensorrt", "triton"), "use auto or onnxruntime"),
-    "result_profile": {"hub": "use vault", "both": "use vault"},
+    "result_profile": {"both": "use vault or hub"},
 }
 
 # Options of librdkafka that our delivery contract or another setting owns.
@@ -88,6 +96,11 @@ _OWNED_KAFKA_OPTIONS: dict[str, str] = {
 }
 
 _BROKER = re.compile(r"(?:[A-Za-z_]+://)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
+# Of Hub's pipeline; `.fifo` is part of the name on every broker.
+_HUB_QUEUE = re.compile(r"kcloud-[a-z0-9-]+-queue(\.fifo)?")
+# What NUMBER_OF_PREDICTIONS and CLASSIFICATION_FPS are when unset. A hundred frames of YOLOv3's
+# size are 110 MB of memory for each recording in flight.
+_FRAMES, _MOST_FRAMES, _FRAMES_PER_S = 5, 100, 3.0
 _LABEL_SEPARATOR = re.compile(r"\s*,\s*")
 _MAX_PORT = 65535
 
@@ -124,17 +137,32 @@ def _options(value: object) -> object:
 
 def _distance(value: object) -> object:
     """Pixels, or a share of the diagonal with `%`; 0 is the same as unset."""
-    text = str(value).strip()
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
     try:
         number = float(text.removesuffix("%"))
     except ValueError:
-        raise _wrong("must be a number of pixels, or a number followed by %") from None
-    if number == 0:
-        return None
-    raise _wrong(
-        "tracking is not in this version yet, so nothing can be told about movement; "
-        "unset it or set 0"
-    )
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise _wrong("must be a number of pixels, or a number followed by %")
+    return Distance(number, is_percent=text.endswith("%")) if number else None
+
+
+def _class_ids(value: object) -> object:
+    """`0, 2, 7`: numbers of classes, as the successors write them."""
+    if not isinstance(value, str):
+        return value
+    items = [item for item in _LABEL_SEPARATOR.split(value.strip()) if item]
+    if any(not (item.isascii() and item.isdigit()) for item in items):
+        raise _wrong("must be numbers of classes, such as 0, 2, 7; for names use ALLOWED_LABELS")
+    return frozenset(int(item) for item in items) or None
+
+
+def _words(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return {} if value.strip().lower() == "none" else _options(value)
 
 
 def _origins(value: object) -> object:
@@ -358,16 +386,21 @@ class Settings(BaseSettings):
         description="Mend known mistakes in published model files, such as the masks of "
         "yolov3-tiny; the log names each.",
     )
-    number_of_predictions: int = Field(
-        5,
-        ge=1,
-        le=1000,
-        description="How many frames of a recording are looked at, spread evenly over all of it.",
+    number_of_predictions: Annotated[int | None, Field(ge=1, le=1000)] = Field(
+        None,
+        description="How many frames of a recording are looked at, spread evenly over all of it. "
+        "With FRAME_SAMPLING=fps at most so many.",
     )
-    frame_sampling: Literal["keyframe", "exact"] = Field(
-        "keyframe",
+    frame_sampling: Literal["keyframe", "exact", "fps"] | None = Field(
+        None,
         description="`keyframe` takes the key frame nearest to each wanted time (much less "
-        "decoding), `exact` the frame at that time.",
+        "decoding), `exact` the frame at that time, `fps` CLASSIFICATION_FPS frames of each "
+        "second, for following objects closely.",
+    )
+    classification_fps: Annotated[float | None, Field(gt=0, le=60, allow_inf_nan=False)] = Field(
+        None,
+        description="Frames of each second that are looked at with FRAME_SAMPLING=fps. Of a "
+        "recording with more than NUMBER_OF_PREDICTIONS of them, that many, further apart.",
     )
     confidence_threshold: float = Field(
         0.5,
@@ -390,10 +423,31 @@ class Settings(BaseSettings):
         description="Labels that count as objects of interest, separated by commas, such as "
         "`person,car`. Others are reported but not counted.",
     )
-    move_distance: Annotated[None, BeforeValidator(_distance)] = Field(
+    allowed_classifications: Annotated[frozenset[int] | None, BeforeValidator(_class_ids)] = Field(
         None,
-        description="Distance an object must travel to count. Not in this version yet: only "
-        "unset or 0 is accepted.",
+        description="The same by the numbers of the model's classes, such as `0,2,7`. Set one of "
+        "the two.",
+    )
+    zones: Path | None = Field(
+        None,
+        description="YAML file with zones, masks, labels, confidences and sizes of interest for "
+        "each camera. `vault-ml zones` checks and draws it.",
+    )
+    move_distance: Annotated[Distance | None, BeforeValidator(_distance)] = Field(
+        None,
+        description="How far an object must travel to count, its whole way: pixels, or `5%` of the "
+        "frame's diagonal. The trembling of boxes is no way. Unset or 0: what stands counts too.",
+    )
+    min_static_distance: Annotated[Distance | None, BeforeValidator(_distance)] = Field(
+        None,
+        description="How far from its first place an object's last must be to count: pixels, or "
+        "`5%` of the frame's diagonal. With MOVE_DISTANCE both must be reached.",
+    )
+    min_detections: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="In how many looked-at frames an object must be seen to count.",
     )
     precision: Literal["fp32"] = Field("fp32", description="Number format of the network.")
     input_shape: Literal["square"] = Field("square", description="Shape of the network's input.")
@@ -437,8 +491,15 @@ class Settings(BaseSettings):
         description="Remove also recordings whose forwarding the Vault has only queued. The "
         "recording is lost if the forwarding fails later.",
     )
-    result_profile: Literal["vault"] = Field(
-        "vault", description="Shape of the result message: `vault`, the original's."
+    result_profile: Literal["vault", "hub"] | None = Field(
+        None,
+        description="Shape of the result message: `vault`, the original's, or `hub`, what Kerberos "
+        "Hub's pipeline reads.",
+    )
+    hub_labels: Annotated[dict[str, str] | None, BeforeValidator(_words)] = Field(
+        None,
+        description="With RESULT_PROFILE=hub: Hub's words for the model's labels, "
+        "`label=word,label=word`. `none` translates nothing.",
     )
     result_extras: bool = Field(
         True,
@@ -591,7 +652,8 @@ class Settings(BaseSettings):
         if instead is not None:
             raise _wrong(f"{value} is not in this version yet; {instead}")
         default = cls.model_fields[field].default
-        is_lower = isinstance(default, str) and default.islower()
+        is_lower = default is None or (isinstance(default, str) and default.islower())
+        is_lower = is_lower and not field.startswith("kafka_")
         return value.lower() if is_lower else value.upper()
 
     @field_validator("worker_concurrency", mode="before")
@@ -710,6 +772,27 @@ class Settings(BaseSettings):
         return self.queue_dead_letter or dead_letter_name(self.queue_name, self.queue_system)
 
     @property
+    def sampling(self) -> str:
+        """`FRAME_SAMPLING`, or `fps` where frames of each second are asked for."""
+        return self.frame_sampling or ("keyframe" if self.classification_fps is None else "fps")
+
+    @property
+    def frames_per_s(self) -> float | None:
+        """Frames of each second; None where they are spread over the recording."""
+        return (self.classification_fps or _FRAMES_PER_S) if self.sampling == "fps" else None
+
+    @property
+    def most_frames(self) -> int:
+        """`NUMBER_OF_PREDICTIONS`, or its default for the way of sampling."""
+        default = _MOST_FRAMES if self.sampling == "fps" else _FRAMES
+        return default if self.number_of_predictions is None else self.number_of_predictions
+
+    @property
+    def profile(self) -> str:
+        """`RESULT_PROFILE`, or that of who reads the results."""
+        return self.result_profile or ("hub" if is_hub_queue(self.queue_target) else "vault")
+
+    @property
     def origins(self) -> Origins:
         """`MESSAGE_VAULT_ORIGINS`, or the default: all that is public where no Vault is set."""
         if self.message_vault_origins is not None:
@@ -729,6 +812,11 @@ class Settings(BaseSettings):
             return None
         host, _, port = self.web_address.rpartition(":")
         return host.strip("[]"), int(port)
+
+
+def is_hub_queue(name: str | None) -> bool:
+    """Whether a queue is one of Kerberos Hub's pipeline, by its name."""
+    return name is not None and bool(_HUB_QUEUE.fullmatch(name))
 
 
 def variable(field: str) -> str:

@@ -14,7 +14,14 @@ from pydantic_core import PydanticCustomError
 from vault_ml.brokers.dead_letter import dead_letter_name
 from vault_ml.brokers.queue_names import is_url, sqs_name, sqs_problem
 from vault_ml.errors import ConfigError
-from vault_ml.settings.fields import Settings, is_secret, list_of_keys, names, variable
+from vault_ml.settings.fields import (
+    Settings,
+    is_hub_queue,
+    is_secret,
+    list_of_keys,
+    names,
+    variable,
+)
 
 _SHOWN_CHARACTERS = 60
 # Values of these may hold a credential that somebody put in the wrong place.
@@ -40,8 +47,7 @@ _CLOSE_ENOUGH = 0.85  # KAFKA_BROKERS, VAULT_API_UR and QUEUE_NAM are; KAFKA_HEA
 # Settings of the successors, and of later versions of ours, that would change the outcome if they
 # were obeyed. They are not, and whoever sets one is told.
 _IGNORED_YET = (
-    "ALLOWED_CLASSIFICATIONS", "CLASSIFICATION_FPS", "CONDITION", "MIN_DETECTIONS", "MIN_DISTANCE",
-    "PRESET", "TRANSLATED_CLASSIFICATIONS",
+    "CONDITION", "PRESET", "TRANSLATED_CLASSIFICATIONS",
 )  # fmt: skip
 
 
@@ -141,6 +147,13 @@ def notices(environ: Mapping[str, str]) -> list[str]:
             "VAULT_API_URL, VAULT_ACCESS_KEY and VAULT_SECRET_KEY are not set: recordings are "
             "fetched from the Vault that each message names, as in the Kerberos Hub pipeline."
         )
+    if "result_profile" not in found and "queue_target" in found:
+        queue = found["queue_target"].text
+        if is_hub_queue(queue):
+            sentences.append(
+                f"QUEUE_TARGET {queue} is one of Kerberos Hub's queues, so results have Hub's "
+                "shape (RESULT_PROFILE=hub)."
+            )
     is_on = {field: value.text.lower() in {"true", "1", "yes", "on", "y", "t"}
              for field, value in found.items()}  # fmt: skip
     if (
@@ -260,6 +273,7 @@ def _contradictions(found: Mapping[str, Given]) -> dict[str, str]:
     if system in _PROBLEMS_OF_SYSTEM:
         problems |= _PROBLEMS_OF_SYSTEM[system](found)
     problems |= _vault_contradictions(found)
+    problems |= _looking_contradictions(found)
     if {"retry_backoff_s", "retry_backoff_max_s"} <= found.keys():
         try:
             is_upside_down = float(text("retry_backoff_s")) > float(text("retry_backoff_max_s"))
@@ -334,6 +348,25 @@ def _is_same_queue(one: str, other: str, system: str) -> bool:
     if system == "SQS" and not (is_url(one) and is_url(other)):
         one, other = sqs_name(one), sqs_name(other)
     return bool(one) and one.rstrip("/") == other.rstrip("/")
+
+
+def _looking_contradictions(found: Mapping[str, Given]) -> dict[str, str]:
+    problems: dict[str, str] = {}
+    if {"allowed_labels", "allowed_classifications"} <= found.keys():
+        problems["allowed_classifications"] = (
+            "ALLOWED_CLASSIFICATIONS: ALLOWED_LABELS is set as well; set one of the two"
+        )
+    sampling = found.get("frame_sampling")
+    if (
+        "classification_fps" in found
+        and sampling
+        and sampling.text.lower() in {"keyframe", "exact"}
+    ):
+        problems["classification_fps"] = (
+            f"CLASSIFICATION_FPS: FRAME_SAMPLING={sampling.text} does not look at so many frames "
+            "of each second; set FRAME_SAMPLING=fps, or unset one of the two"
+        )
+    return problems
 
 
 def _vault_contradictions(found: Mapping[str, Given]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from vault_ml.settings.fields import DEFAULT_TEXT, NOT_YET, Settings, names, variable
 from vault_ml.settings.loading import given
 from vault_ml.telemetry.redaction import MASK, is_secret_name
+from vault_ml.tracking.distance import Distance
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,16 @@ def _shown(field: str, settings: Settings) -> str:
         return settings.dead_letter_queue
     if field == "worker_concurrency" and value is None:
         return "auto"
+    in_force = {
+        "number_of_predictions": "most_frames",
+        "frame_sampling": "sampling",
+        "classification_fps": "frames_per_s",
+        "result_profile": "profile",
+    }
+    if field in in_force:
+        value = getattr(settings, in_force[field])
+    if field == "hub_labels" and value is None:
+        return DEFAULT_TEXT[field]
     if field == "message_vault_origins":
         return str(settings.origins)
     return _text(value)
@@ -82,7 +93,9 @@ def _text(value: object) -> str:
         case SecretStr():
             return MASK
         case frozenset():
-            return ",".join(sorted(value))
+            return ",".join(str(each) for each in sorted(value))
+        case Distance():
+            return f"{value.value:g}{'%' if value.is_percent else ''}"
         case dict():
             return ",".join(
                 f"{name}={MASK if is_secret_name(name) else text}" for name, text in value.items()

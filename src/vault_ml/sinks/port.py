@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from vault_ml.brokers.port import Message
 from vault_ml.event import RecordingEvent
@@ -25,6 +25,7 @@ class Processed:
         seconds: time spent per room (`fetch`, `decode`, `detect`).
         bytes_fetched: size of what came over the wire.
         left_out: what the message lost to the size limit, a sentence; None when nothing.
+        block: what was seen as Hub's typed block of detections; None when nothing was.
     """
 
     event: RecordingEvent
@@ -35,6 +36,7 @@ class Processed:
     seconds: Mapping[str, float]
     bytes_fetched: int
     left_out: str | None
+    block: Mapping[str, Any] | None = None
 
 
 class Sink(Protocol):

@@ -20,7 +20,7 @@ from prometheus_client import (
 )
 
 OUTCOMES = ("processed", "retried", "dead_lettered", "given_back")
-ROOMS = ("parse", "fetch", "decode", "detect", "judge", "publish", "forward_media",
+ROOMS = ("parse", "fetch", "decode", "detect", "track", "judge", "publish", "forward_media",
          "forward_metadata")  # fmt: skip
 SINKS = ("publish", "forward_media", "forward_metadata")
 _OTHER = "other"

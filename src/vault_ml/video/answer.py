@@ -56,11 +56,12 @@ def checked(answer: Mapping[str, Any], shared: SharedFrames, limits: DecodeLimit
         timestamp_s = _number(said.get("timestamp_s"))
         if frames and timestamp_s <= frames[-1].timestamp_s:
             raise Nonsense("order of frames")
+        number = _number(said.get("number"))
         width, height = _size(said.get("size_wh"))
         if width * height > limits.max_pixels:
             raise Nonsense("size of a frame")
         letterbox = Letterbox.fit((width, height), shared.net_wh)
-        frames.append(Frame(index, timestamp_s, letterbox, shared.pixels[index]))
+        frames.append(Frame(index, timestamp_s, letterbox, shared.pixels[index], int(number)))
     duration_s = answer.get("duration_s")
     return Seen(
         tuple(frames),

@@ -112,6 +112,7 @@ class _Decoder:
         *,
         frames: int,
         sampling: str,
+        frames_per_s: float | None = None,
         net_wh: tuple[int, int],
         keep_pictures: bool,
     ) -> dict[str, Any]:
@@ -122,14 +123,20 @@ class _Decoder:
             _memory_errors_refused(),
             RecordingReader(file, self._limits) as reader,
         ):
-            for picture in reader.pictures(frames, Sampling(sampling)):
+            for picture in reader.pictures(frames, Sampling(sampling), frames_per_s):
                 try:
                     rgb = picture.rgb()
                 except av.error.FFmpegError:
                     continue  # a pixel format that swscale does not know
                 letterbox = Letterbox.fit(picture.size_wh, (net_w, net_h))
                 letterbox_into(shared.pixels[len(looked_at)], rgb, letterbox)
-                looked_at.append({"timestamp_s": picture.timestamp_s, "size_wh": picture.size_wh})
+                looked_at.append(
+                    {
+                        "timestamp_s": picture.timestamp_s,
+                        "number": picture.number,
+                        "size_wh": picture.size_wh,
+                    }
+                )
                 if keep_pictures:
                     self._held.append(picture)
             if not looked_at:

@@ -245,6 +245,7 @@ class DecoderPool:
         frames: int,
         sampling: Sampling,
         net_wh: tuple[int, int],
+        frames_per_s: float | None = None,
         keep_pictures: bool = False,
     ) -> DecodedRecording:
         """Look at up to `frames` frames of a recording, letterboxed at the network's size.
@@ -256,6 +257,7 @@ class DecoderPool:
             frames: how many frames, spread over the whole recording; fewer if it is too short.
             sampling: how they are chosen.
             net_wh: size of the network's input, pixels.
+            frames_per_s: no more than so many of each second; None for `frames` in all.
             keep_pictures: hold the whole pictures, and the child, until the result is closed.
 
         Raises:
@@ -273,6 +275,7 @@ class DecoderPool:
                 "frames": frames,
                 "sampling": sampling,
                 "net_wh": net_wh,
+                "frames_per_s": frames_per_s,
                 "keep_pictures": keep_pictures,
             }
             copy: SparseCopy | None = None

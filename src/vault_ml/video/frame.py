@@ -20,12 +20,14 @@ class Frame:
         letterbox: where the original frame lies inside `pixels`.
         pixels: (h, w, 3) uint8 RGB at the network's size. May be a view of memory shared with
             other processes: valid until the recording it belongs to is closed.
+        number: which picture of the recording it is, from 0, in order of presentation.
     """
 
     index: int
     timestamp_s: float
     letterbox: Letterbox
     pixels: NDArray[np.uint8]
+    number: int = 0
 
     @property
     def size_wh(self) -> tuple[int, int]:

@@ -29,11 +29,13 @@ class Picture:
 
     Attributes:
         timestamp_s: presentation time, seconds since the first frame of the recording.
+        number: which picture of the recording it is, from 0, in order of presentation.
         frame: FFmpeg's picture, in the codec's own pixel format and orientation.
         interpolation: how chroma is brought to full resolution.
     """
 
     timestamp_s: float
+    number: int
     frame: VideoFrame
     interpolation: Interpolation
     _reformatter: VideoReformatter = field(default_factory=VideoReformatter)

@@ -8,6 +8,7 @@ Every picture is the one that decoding the whole recording would have given, to 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
@@ -17,7 +18,7 @@ from vault_ml.video.demuxer import Demuxer
 from vault_ml.video.files import SeekableFile
 from vault_ml.video.limits import DecodeLimits, Reason, Refused
 from vault_ml.video.picture import MOVING, STILL, Picture
-from vault_ml.video.sampling import Sampling, choose_targets
+from vault_ml.video.sampling import Sampling, choose_targets, frames_at
 
 
 class RecordingReader:
@@ -40,7 +41,8 @@ class RecordingReader:
         try:
             self.index = self.demuxer.read_index()
             self.is_partial = self.demuxer.is_partial
-            self._start = min(self.index.shown_times(), default=self.index.end)
+            self._shown = self.index.shown_times()
+            self._start = self._shown[0] if self._shown else self.index.end
             self.duration_s = self._seconds(self.index.end)
             if self.duration_s > limits.max_duration_s:
                 raise Refused(Reason.DURATION, seconds=self.duration_s)
@@ -48,14 +50,19 @@ class RecordingReader:
             self.close()
             raise
 
-    def pictures(self, frames: int, sampling: Sampling) -> Iterator[Picture]:
+    def pictures(
+        self, frames: int, sampling: Sampling, frames_per_s: float | None = None
+    ) -> Iterator[Picture]:
         """Decode up to `frames` distinct pictures spread over the recording, in order of time.
 
-        A chosen picture that is damaged is replaced by the next one that decodes.
+        With `frames_per_s` no more than so many of each second. A chosen picture that is damaged is
+        replaced by the next one that decodes.
 
         Raises:
             Refused: nothing decodes, or a picture exceeds a limit.
         """
+        if frames_per_s is not None:
+            frames = frames_at(self.duration_s, frames_per_s, frames)
         targets = choose_targets(self.index, frames, sampling)
         latest = before_any = self._start - 1
         cursor = Cursor(self.demuxer, self.index, targets)
@@ -67,7 +74,9 @@ class RecordingReader:
                 continue
             latest = frame.pts
             self.demuxer.check_pixels(frame.width, frame.height)
-            yield Picture(self._seconds(latest), frame, STILL if self.demuxer.is_still else MOVING)
+            number = bisect_left(self._shown, latest)
+            kind = STILL if self.demuxer.is_still else MOVING
+            yield Picture(self._seconds(latest), number, frame, kind)
         if latest == before_any:
             raise Refused(Reason.NOTHING_DECODES)
 

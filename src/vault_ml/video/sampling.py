@@ -24,6 +24,8 @@ class Sampling(StrEnum):
     """A keyframe inside the span where there is one, about 20 times less decoding."""
     EXACT = "exact"
     """The frame that is on screen at the centre, decoded forward from the keyframe before it."""
+    FPS = "fps"
+    """So many frames of each second, for following objects; no more than asked for in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +123,25 @@ def _end_of(ends: Sequence[tuple[int, int]]) -> int:
     return last + max(duration, 1)
 
 
+def frames_at(length_s: float, frames_per_s: float, most: int) -> int:
+    """How many frames of a recording are looked at, at so many a second; at least 1.
+
+    Where that is more than `most`, they are `most` frames of all of it, further apart: what happens
+    at the end is as likely the event as what happens at the beginning.
+
+    >>> frames_at(10.0, 3.0, 100)
+    30
+    """
+    return max(1, min(most, round(length_s * frames_per_s)))
+
+
 def choose_targets(index: PacketIndex, frames: int, sampling: Sampling) -> list[int]:
     """Choose the frames to look at.
 
     Args:
         index: the packets of the recording.
-        frames: how many frames are wanted, `NUMBER_OF_PREDICTIONS`.
+        frames: how many frames are wanted, `NUMBER_OF_PREDICTIONS`; with `FPS` what
+            `frames_at` says.
         sampling: with `KEYFRAME` a span that holds keyframes is represented by the one nearest
             to its centre (the earlier of two); a span without any by the frame on screen at its
             centre, as with `EXACT`.

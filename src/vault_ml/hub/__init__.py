@@ -1,0 +1,3 @@
+"""What Kerberos Hub reads: the result of `classify`, and the typed block of detections. Pure."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Detections of one frame after another -> objects over time. Pure."""
+
+from __future__ import annotations

@@ -1,0 +1,45 @@
+"""The looked-at frames of a recording -> its objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vault_ml.detection import Detections
+from vault_ml.tracking.appearance import describe
+from vault_ml.tracking.track import Track
+from vault_ml.tracking.tracker import Tracker
+from vault_ml.video.frame import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """The objects of a recording.
+
+    Attributes:
+        tracks: by id, from 1.
+        ids: for each looked-at frame, for each of its detections, the id of its track.
+    """
+
+    tracks: tuple[Track, ...]
+    ids: tuple[tuple[int, ...], ...]
+
+
+def follow(frames: Sequence[Frame], seen: Sequence[Detections]) -> Followed:
+    """Follow what was seen over the looked-at frames of one recording.
+
+    Args:
+        frames: in order of time; their pixels must still be there.
+        seen: the objects of each, frame pixels.
+
+    Raises:
+        ValueError: there is no frame.
+    """
+    if not frames:
+        raise ValueError("no frame was looked at")
+    tracker = Tracker(seen[0].labels, frames[0].size_wh)
+    ids = []
+    for frame, detections in zip(frames, seen, strict=True):
+        colours = describe(frame.pixels, frame.letterbox.to_net(detections.xyxy))
+        ids.append(tuple(tracker.update(frame.timestamp_s, detections, colours)))
+    return Followed(tuple(tracker.tracks()), tuple(ids))
