@@ -1,4 +1,4 @@
-"""What every test may use: the shared data, a clean environment."""
+"""What every test may use: the shared data, a clean environment, and an eye on secrets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from canaries import pytest_runtest_makereport
+
+__all__ = ["pytest_runtest_makereport", "shared_file"]
 
 # A busy machine makes examples slow; a slow example is no wrong one.
 settings.register_profile("vault-ml", deadline=None)

@@ -19,6 +19,7 @@ from PIL import Image
 
 import video_clips as clips
 from byte_sources import CountingSource, decode_ranged
+from conftest import shared_file
 from vault_ml.video.decoder_pool import DecoderPool, Sampling
 
 DOCUMENT = Path(__file__).parents[2] / "docs/reference/formats.md"
@@ -153,6 +154,12 @@ def _open_groups(pool: DecoderPool) -> None:
     check(pool, clips.encode("mp4", frames=24, b_frames=2, codec_options=options))
 
 
+def _real(pool: DecoderPool) -> None:
+    for name in ("vtest_6s_768x576_10fps", "one_person_5s_768x432_10fps",
+                 "empty_scene_3s_768x432_10fps"):  # fmt: skip
+        check(pool, shared_file(f"video/{name}.mp4").read_bytes())
+
+
 def _photos(pool: DecoderPool) -> None:
     rng = np.random.default_rng(1)
     coarse = rng.integers(0, 255, (9, 12, 3), dtype=np.uint8)
@@ -182,6 +189,7 @@ TRAITS: dict[str, tuple[str, Callable[[DecoderPool], None]]] = {
     "4K": ("3840 x 2160; up to 67 megapixels", _four_k),
     "colours": ("BT.601 and BT.709, limited and full range, each as tagged", _colours),
     "sound": ("is passed over", _sound),
+    "real cameras": ("three clips of fixed views, as they were published", _real),
     "photos": ("JPEG, PNG, WebP, BMP: one frame", _photos),
 }  # fmt: skip
 

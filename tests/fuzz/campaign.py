@@ -8,6 +8,7 @@ no limit is exceeded, and whatever fails does so for a documented reason.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import random
 import struct
@@ -17,11 +18,14 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from PIL import Image
+
 import video_clips as clips
 from byte_sources import CountingSource, decode_ranged
 from fuzz.mutations import mutated
 from vault_ml.errors import DecoderFailed, RecordingTooLarge, UndecodableRecording
 from vault_ml.video.decoder_pool import DecodedRecording, DecodeLimits, DecoderPool, Sampling
+from vault_ml.video.signature import read_signed_parts
 from vault_ml.video.source import max_reads
 
 LIMITS = DecodeLimits(
@@ -40,7 +44,7 @@ _RECIPES = (
 _REASONS = {
     UndecodableRecording: (
         "is empty", "cannot be opened", "holds no video", "video codec is", "no frame of",
-        "boxes are nested", "decoder crashed twice",
+        "boxes are nested", "edit list", "decoder crashed twice",
     ),
     RecordingTooLarge: (
         "pixels, the limit is", "lasts", "needs more memory", "fragments, the limit",
@@ -84,7 +88,7 @@ def campaign(
     Raises:
         Broken: something happened that must not.
     """
-    originals = [clips.encode_recipe(name) for name in _RECIPES]
+    originals = [*(clips.encode_recipe(name) for name in _RECIPES), *_photos()]
     rng = random.Random(seed)
     outcomes: Counter[str] = Counter()
     with DecoderPool(1, LIMITS) as pool:
@@ -92,6 +96,7 @@ def campaign(
         for number in range(count):
             data = _box_tree(rng) if rng.random() < 0.15 else mutated(rng.choice(originals), rng)
             try:
+                _check_signature(data)
                 outcomes[_outcome(pool, data, rng)] += 1
             except Broken as broken:
                 if keep is not None:
@@ -107,6 +112,25 @@ def campaign(
         if _open_files() > files:
             raise Broken(f"{_open_files() - files} descriptors were left behind")
     return outcomes
+
+
+def _photos() -> list[bytes]:
+    photos = []
+    for name in ("JPEG", "PNG", "WEBP", "BMP"):
+        buffer = io.BytesIO()
+        Image.fromarray(clips.scene(1, (96, 64))).save(buffer, name)
+        photos.append(buffer.getvalue())
+    return photos
+
+
+def _check_signature(data: bytes) -> None:
+    """What `vault-ml verify` reads, it reads in its own process: nothing but a reason may come."""
+    try:
+        read_signed_parts(lambda at, size: data[at : at + size], len(data))
+    except (UndecodableRecording, RecordingTooLarge):
+        pass
+    except Exception as error:
+        raise Broken(f"verify: {type(error).__name__}: {error}") from error
 
 
 def _outcome(pool: DecoderPool, data: bytes, rng: random.Random) -> str:

@@ -176,6 +176,32 @@ def test_deep_nesting_is_refused() -> None:
     assert reason_of(box(b"moov", data)) is Reason.NESTING
 
 
+def edits(count: int) -> bytes:
+    return box(b"edts", full(b"elst", count, *count * (1000, 0, 0x10000)))
+
+
+def edited(count: int, samples: int) -> bytes:
+    tables = box(b"mdia", box(b"minf", box(b"stbl", full(b"stsz", 1, samples))))
+    return box(b"moov", box(b"trak", edits(count) + tables)) + box(b"mdat", bytes(samples))
+
+
+def test_an_edit_list_that_shows_a_recording_over_and_over_is_refused() -> None:
+    limits = DecodeLimits(max_samples=10_000)
+    for count, samples in ((0, 5000), (1, 10_000), (2, 10_000), (64, 10)):
+        assert outline_of(edited(count, samples), limits).has_index
+    for count, samples in ((65, 10), (100_000, 1), (3, 5001), (64, 500)):
+        assert reason_of(edited(count, samples), limits) is Reason.EDITS
+
+
+def test_edits_that_are_only_announced_are_none() -> None:
+    liar = box(b"moov", box(b"trak", box(b"edts", full(b"elst", 0xFFFFFFFF))))
+    assert outline_of(liar).has_index
+
+
+def test_a_compressed_index_is_refused() -> None:
+    assert reason_of(box(b"moov", box(b"cmov", bytes(40)))) is Reason.UNKNOWN_FORMAT
+
+
 def test_a_flood_of_empty_boxes_is_refused() -> None:
     assert reason_of(box(b"moov") + 20_000 * box(b"free")) is Reason.NESTING
     assert reason_of(box(b"moov", 20_000 * box(b"free"))) is Reason.NESTING

@@ -200,6 +200,17 @@ def test_frames_hidden_by_an_edit_list_are_not_looked_at() -> None:
     assert_same_as_full_decode(pictures, {round(t, 6): frame for t, frame in everything})
 
 
+@pytest.mark.parametrize("sampling", list(Sampling))
+def test_an_edit_list_that_hides_everything_hides_nothing(sampling: Sampling) -> None:
+    # What FFmpeg writes where a clock started at minus two seconds.
+    data = clips.encode("mp4", times=[-2000 + 40 * i for i in range(50)], gop=10, b_frames=2)
+    shown = clips.encode("mp4", times=[40 * i for i in range(50)], gop=10, b_frames=2)
+    pictures = look(data, 5, sampling)
+    assert times_of(pictures) == times_of(look(shown, 5, sampling))
+    everything = {round(at, 6): frame for at, frame in clips.decode_all(shown)}
+    assert_same_as_full_decode(pictures, everything)
+
+
 # Colours ------------------------------------------------------------------------------------
 
 

@@ -18,15 +18,20 @@ MAGIC_BYTES = 12
 
 # What the first box of an MP4 or MOV may be.
 _FIRST = frozenset({b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"})
-# Boxes that hold boxes, as far as tables of samples can lie in them.
+# Boxes that hold boxes, as far as tables of samples can lie in them: in the last two they do not,
+# but FFmpeg would read them there.
 _CONTAINERS = frozenset(
     {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"mvex", b"moof", b"traf", b"edts", b"dinf"}
+    | {b"udta", b"tref"}
 )
 # The standard nests tables six deep; FFmpeg gives up at ten.
 _MAX_DEPTH = 10
 # Boxes besides fragments, of which a recording has a few dozen.
 _MAX_BOXES = 10_000
 _BOXES_PER_FRAGMENT = 64  # usually 5, and 4 more for sound
+# Cameras write one or two: a pause before the beginning, and where it is. Each may show the whole
+# recording again, and FFmpeg makes an index of all that is shown.
+_MAX_EDITS = 64
 # The tables of six hours at 30 frames per second have 20 MB.
 _MAX_TABLE_BYTES = 64 * 1024**2
 # A fragment's table and the header of its pictures: usually one read.
@@ -124,6 +129,7 @@ class _Track:
 
     handler: bytes = b""
     samples: int = 0
+    edits: int = 0
 
 
 @dataclass(slots=True)
@@ -204,12 +210,18 @@ class _Walk:
                 self._tables(inner, own, depth + 1)
                 if own.handler in {b"vide", b""}:
                     self._count_samples(own.samples)
+                    self._check_edits(own)
             elif kind in _CONTAINERS:
                 self._tables(inner, track, depth + 1)
             elif kind == b"hdlr":
                 track.handler = bytes(inner[8:12])
             elif kind in {b"stsz", b"stz2"} and len(inner) >= 12:
                 track.samples = max(track.samples, _number(inner, 8))
+            elif kind == b"elst" and len(inner) >= 8:
+                track.edits += min(_number(inner, 4), (len(inner) - 8) // 12)
+            elif kind == b"cmov":
+                # A compressed index: nothing that is announced in it can be seen from here.
+                raise Refused(Reason.UNKNOWN_FORMAT)
             elif kind in {b"stts", b"ctts"}:
                 track.samples = max(track.samples, _sum_of_runs(inner))
             elif kind == b"trun" and len(inner) >= 8:
@@ -227,6 +239,11 @@ class _Walk:
         # No picture takes less than a byte.
         if self.samples > min(self.limits.max_samples, self.size_bytes):
             raise Refused(Reason.SAMPLES)
+
+    def _check_edits(self, track: _Track) -> None:
+        is_repeating = (track.edits - 1) * track.samples > self.limits.max_samples
+        if track.edits > _MAX_EDITS or is_repeating:
+            raise Refused(Reason.EDITS)
 
     def _read(self, at: int, size: int) -> bytes:
         """From a small buffer: headers stand close to the tables before them."""

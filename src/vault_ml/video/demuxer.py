@@ -66,6 +66,7 @@ class Demuxer:
         self._limits = limits
         self._sparse = file if isinstance(file, SparseFile) else None
         self._places: list[tuple[int, int]] = []
+        self._options: dict[str, str] = {}
         self.is_damaged = False
         self._file, self._outline = self._survey(file)
         self.is_hiding = self._hide_pictures()
@@ -80,6 +81,11 @@ class Demuxer:
         index = self._index_once()
         if self.is_hiding and not all(at >= 0 for at, _ in self._places):
             self.show_everything()
+            self.reopen()
+            index = self._index_once()
+        if self._outline is not None and not any(index.is_shown):
+            # An edit list that hides the whole recording is a mistake, and no reason not to look.
+            self._options = {"ignore_editlist": "1"}
             self.reopen()
             index = self._index_once()
         return index
@@ -245,6 +251,7 @@ class Demuxer:
             # Nothing is decoded in order to open a recording: the first keyframe would be
             # decoded twice (30 ms at 1080p), and by decoders that are not on our list.
             "codec_whitelist": "none",
+            **self._options,
         }
         if self._outline is not None:
             # The tables of an MP4 tell which pictures are keyframes; nobody needs to look inside.

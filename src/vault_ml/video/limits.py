@@ -77,6 +77,7 @@ class Reason(StrEnum):
     FRAGMENTS = "fragments"
     SAMPLES = "samples"
     NESTING = "nesting"
+    EDITS = "edits"
 
 
 class Refused(Exception):
@@ -153,6 +154,11 @@ def error_for(refused: Refused, limits: DecodeLimits) -> PoisonError:
             return UndecodableRecording(
                 "the recording's boxes are nested more deeply, or are more in number, than "
                 "those of any recording: it is damaged or made to do harm"
+            )
+        case Reason.EDITS:
+            return UndecodableRecording(
+                "the recording's edit list shows parts of it over and over: it is damaged or made "
+                "to do harm"
             )
         case _ as never:
             assert_never(never)

@@ -97,6 +97,6 @@ def test_what_nests_without_end_is_masked() -> None:
     ids=lambda text: text[:12],
 )
 def test_a_long_text_takes_no_longer_than_its_length(text: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()  # a busy machine makes it wait
     redact_text(text)
-    assert time.perf_counter() - started < 5  # quadratic would be minutes
+    assert time.thread_time() - started < 5  # quadratic would be minutes
