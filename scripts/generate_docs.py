@@ -4,8 +4,8 @@
 usage: python scripts/generate_docs.py [--check]
 
 Generated are docs/reference/{settings,commands,errors,metrics,models}.md, the JSON Schemas beside
-them, and what stands between the markers in README.md. Everything comes from the code, so a page
-can only be wrong together with the program.
+them, docker/variables.txt, and what stands between the markers in README.md. Everything comes from
+the code, so a page can only be wrong together with the program.
 """
 
 from __future__ import annotations
@@ -67,8 +67,10 @@ def settings_page() -> str:
     return (
         _text(
             "# Settings\n",
-            "Settings are environment variables and nothing else: no file is read. An empty "
-            "variable is as good as an unset one. At start all problems are told at once, a line "
+            "Settings are environment variables. An empty variable is as good as an unset one. "
+            "Secrets and user names may be files instead: `KAFKA_PASSWORD_FILE=/run/secrets/kafka` "
+            "reads KAFKA_PASSWORD from there; the same for every variable of this kind below. "
+            "At start all problems are told at once, a line "
             "each, and the command ends with 2. `vault-ml config` prints what is in force, with "
             "secrets masked.\n",
             settings.markdown_table(),
@@ -336,8 +338,27 @@ def _schema(schema: Callable[[], dict[str, Any]]) -> Callable[[], str]:
     return lambda: json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
+# The images set these themselves.
+_OF_THE_IMAGE = {"CACHE_DIR", "MODEL_DIR", "WEB_ADDRESS"}
+# Read by AWS' own library.
+_AWS = {
+    "AWS_ACCESS_KEY_ID",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_SQS",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+}
+
+
+def variables_of_an_image() -> str:
+    """The variables that run-cpu.sh and run-gpu.sh hand on, one a line."""
+    ours = {name for field in _fields() for name in fields.names(field)}
+    return "\n".join(sorted((ours - _OF_THE_IMAGE) | _AWS)) + "\n"
+
+
 DOCUMENTS: dict[Path, Callable[[], str]] = {
     Path("README.md"): readme,
+    Path("docker/variables.txt"): variables_of_an_image,
     REFERENCE / "settings.md": _page(settings_page),
     REFERENCE / "commands.md": _page(commands_page),
     REFERENCE / "errors.md": _page(errors_page),

@@ -106,6 +106,7 @@ def _wire(
     detector = _detector(chosen, model)
     stack.callback(detector.close)
     detector.on_restart = lambda reason: _detector_lost(reason, log, metrics)
+    detector.on_batch = metrics.batch
     detector.start()
     runs = {
         "model": model.name,
@@ -141,6 +142,7 @@ def _wire(
         log=log,
     )
     health.watch_outages(outages.reasons)
+    metrics.watch(health.unready_reasons, outages.reasons)
     try:
         if vaults.own is not None:
             own = vaults.own

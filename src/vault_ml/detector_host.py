@@ -12,7 +12,7 @@ import select
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,6 +31,8 @@ _CHILD_MODULE = "vault_ml.detector_child"
 # A run that takes this many times as long as the slowest warm-up run is stuck, whatever the
 # deadline says: a large model on half a processor must not be killed for being slow.
 _PATIENCE = 10
+# What a child says of a run is believed up to here.
+_MOST_PER_RUN = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +87,19 @@ class _Ledger:
 class DetectorHost:
     """A child process with a loaded model. `warm_up`, then `attend` in one thread."""
 
-    def __init__(self, model: Path, labels: Sequence[str], options: DetectorOptions) -> None:
-        """Start the process; it loads nothing before `warm_up`."""
+    def __init__(
+        self,
+        model: Path,
+        labels: Sequence[str],
+        options: DetectorOptions,
+        *,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> None:
+        """Start the process; it loads nothing before `warm_up`.
+
+        `on_batch` is told, in `attend`, how many frames each run of the network held.
+        """
+        self._on_batch = on_batch
         self._model = model
         self._labels = tuple(labels)
         self._options = options
@@ -282,6 +295,9 @@ class DetectorHost:
         request.seen[position] = parse_seen(message, request.frames[position].size_wh, self._labels)
         request.moved_at, request.rivals = time.monotonic(), len(self._ledger.requests)
         self.answered += 1
+        batch = message.get("batch")
+        if self._on_batch is not None and type(batch) is int and 0 < batch <= _MOST_PER_RUN:
+            self._on_batch(batch)
 
     def _fail_all(self, reason: str) -> None:
         with self._ledger.lock:

@@ -159,8 +159,10 @@ class DetectorLoop:
             self._give_up(batch[0][0], waiting, str(error))
             self.warm_up(1)  # is it this picture, or all of us?
             return
-        for (work, position, _), detections in zip(batch, seen, strict=True):
-            self._answer(pack_seen(work.number, position, detections))
+        for row, ((work, position, _), detections) in enumerate(zip(batch, seen, strict=True)):
+            answer = pack_seen(work.number, position, detections)
+            # Told once per run, with its first picture.
+            self._answer(answer if row else {**answer, "batch": len(batch)})
             work.answered()
 
     def _look(self, batch: Sequence[_Turn]) -> list[Detections]:

@@ -39,6 +39,7 @@ class DetectorProcess:
     Attributes:
         on_restart: called from the supervising thread, with the reason, whenever a child is lost;
             for logs and metrics. It must not block.
+        on_batch: called from the same thread with the number of frames of each run; likewise.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class DetectorProcess:
         self._model = model
         self._options = options
         self.on_restart = on_restart
+        self.on_batch: Callable[[int], None] | None = None
         self._changed = threading.Condition()
         self._host: DetectorHost | None = None  # starting or warm
         self._info: RuntimeInfo | None = None
@@ -205,7 +207,9 @@ class DetectorProcess:
         return float(min(_LONGEST_PAUSE_S, doubled))
 
     def _warm_host(self) -> DetectorHost:
-        host = DetectorHost(self._model.onnx, self._model.labels, self._options)
+        host = DetectorHost(
+            self._model.onnx, self._model.labels, self._options, on_batch=self._on_batch
+        )
         with self._changed:
             self._host = host
             if self._is_closed:
@@ -234,6 +238,10 @@ class DetectorProcess:
                 f"the detector ran on {self._info.device} ({self._info.runtime}) and would now run "
                 f"on {info.device} ({info.runtime}); mend the device or start again"
             )
+
+    def _on_batch(self, frames: int) -> None:
+        if self.on_batch is not None:
+            self.on_batch(frames)
 
     def _tell(self, reason: str) -> None:
         if self.on_restart is None:

@@ -196,6 +196,7 @@ class Worker:
                 self._finish(delivery, processed, progress)
                 self._metrics.outcome("processed")
                 self._metrics.rooms(progress.seconds)
+                self._metrics.looked_at(len(processed.frames))
                 self._recording_log.processed(log, processed, seconds=time.perf_counter() - started)
 
     def _parse(self, delivery: Delivery, progress: Progress) -> RecordingEvent:

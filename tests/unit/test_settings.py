@@ -671,3 +671,74 @@ def test_rabbitmq_needs_its_host_and_no_variable_of_kafka() -> None:
 def test_half_a_login_of_rabbitmq_is_told(given: str, missing: str) -> None:
     (line,) = problems(RABBITMQ | {given: "x"})
     assert line.startswith(f"{missing} is not set though RABBITMQ_")
+
+
+# --- secrets in files
+
+
+def test_reads_a_secret_from_the_file_that_its_variable_names(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("from!a file \n")
+    environ = {name: text for name, text in MINIMAL.items() if name != "VAULT_SECRET_KEY"}
+    chosen = load(environ | {"VAULT_SECRET_KEY_FILE": str(tmp_path / "key")})
+    assert chosen.vault_secret_key is not None
+    # Only the line break goes: a blank may be part of a secret.
+    assert chosen.vault_secret_key.get_secret_value() == "from!a file "
+
+
+def test_reads_user_names_and_other_names_of_a_secret_from_files_too(tmp_path: Path) -> None:
+    (tmp_path / "user").write_text("somebody\n")
+    (tmp_path / "secret").write_text("hidden")
+    environ = {name: text for name, text in MINIMAL.items() if name != "VAULT_SECRET_KEY"}
+    files = {
+        "KAFKA_PASSWORD": "pass-word-1",
+        "KAFKA_SECURITY": "SASL_SSL",
+        "KAFKA_USERNAME_FILE": str(tmp_path / "user"),
+        "KERBEROS_STORAGE_SECRET_FILE": str(tmp_path / "secret"),
+    }
+    chosen = load(environ | files)
+    assert chosen.kafka_username == "somebody"
+    assert chosen.vault_secret_key is not None
+    assert chosen.vault_secret_key.get_secret_value() == "hidden"
+    rows = {row.name: row for row in describe(chosen, environ | files)}
+    assert rows["VAULT_SECRET_KEY"].alias == "KERBEROS_STORAGE_SECRET_FILE"
+    assert rows["VAULT_SECRET_KEY"].value != "hidden"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file"),
+        (b"", "is empty"),
+        (b"\xff\xfe", "no text"),
+        (b"x" * 70_000, "too long"),
+    ],
+    ids=["missing", "empty", "no text", "too long"],
+)
+def test_says_what_is_wrong_with_a_secret_file_without_its_content(
+    tmp_path: Path, content: bytes | None, reason: str
+) -> None:
+    path = tmp_path / "key"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=f"VAULT_SECRET_KEY_FILE: .*{reason}") as caught:
+        load(
+            {name: text for name, text in MINIMAL.items() if name != "VAULT_SECRET_KEY"}
+            | {"VAULT_SECRET_KEY_FILE": str(path)}
+        )
+    assert "xxxx" not in str(caught.value)
+
+
+def test_a_variable_wins_over_its_file_and_says_so(tmp_path: Path) -> None:
+    environ = MINIMAL | {"VAULT_SECRET_KEY_FILE": str(tmp_path / "missing")}
+    assert load(environ).vault_secret_key is not None
+    assert any("VAULT_SECRET_KEY_FILE are both set" in each for each in notices(environ))
+
+
+def test_a_file_is_read_for_secrets_and_user_names_only(tmp_path: Path) -> None:
+    (tmp_path / "name").write_text("other-queue")
+    environ = {name: text for name, text in MINIMAL.items() if name != "QUEUE_NAME"}
+    with pytest.raises(ConfigError, match="QUEUE_NAME is not set"):
+        load(environ | {"QUEUE_NAME_FILE": str(tmp_path / "name")})
+    assert ("VAULT_SECRET_KEY_FIL", "VAULT_SECRET_KEY_FILE") in unknown_variables(
+        {"VAULT_SECRET_KEY_FIL": "x"}
+    )

@@ -20,7 +20,7 @@ from typing import Any
 from vault_ml import event as events
 from vault_ml.annotate import annotate_boxes, to_jpeg
 from vault_ml.brokers.kafka import KafkaConsumer, KafkaOptions, KafkaProducer
-from vault_ml.brokers.port import Message
+from vault_ml.brokers.port import Message, Producer
 from vault_ml.demo.clips import Clip
 from vault_ml.demo.kafka_server import EmbeddedKafka
 from vault_ml.demo.vault_server import EmbeddedVault
@@ -81,16 +81,9 @@ class Show:
     def upload(self, clip: Clip) -> str:
         """Store a clip in the Vault, as an Agent does, and return its key."""
         now = time.time()
-        # The name that an Agent gives: time, milliseconds, camera, motion region, changes, length.
-        key = (
-            f"demo/{int(now)}_3-{int(now * 1000) % 1000:03d}_{clip.camera}"
-            f"_0-0-0-0_-1_{len(self._uploaded)}.mp4"
-        )
-        self._uploaded[key] = clip
-        self._client.upload(
-            clip.path, key, device=clip.camera, directory="demo", timestamp_ms=int(now * 1000)
-        )
-        return key
+        key = key_of(clip, len(self._uploaded), now)
+        self._uploaded[key] = clip  # before the result can come
+        return upload(self._client, clip, len(self._uploaded) - 1, now)
 
     def next_result(self, timeout_s: float) -> Seen | None:
         """The next result off the target topic; None when none comes in time.
@@ -184,7 +177,7 @@ def stage(*, model: str | None, pictures: Path | None, log: Logger) -> Iterator[
             kafka.create_topic(topic)
         producer = KafkaProducer(KafkaOptions(kafka.bootstrap, "vault-ml-demo"), log=log)
         stack.callback(producer.close, 5.0)
-        vault = EmbeddedVault(folder, access_key, secret_key, on_event=_announce(producer))
+        vault = EmbeddedVault(folder, access_key, secret_key, on_event=announce(producer, QUEUE))
         stack.enter_context(vault)
         worker = stack.enter_context(
             WorkerProcess(
@@ -213,11 +206,26 @@ def stage(*, model: str | None, pictures: Path | None, log: Logger) -> Iterator[
         yield Show(vault, client, worker, results, decoders, pictures)
 
 
-def _announce(producer: KafkaProducer) -> Callable[[bytes], None]:
-    """What the Vault's Kafka integration does after an upload."""
+def key_of(clip: Clip, number: int, now: float) -> str:
+    """The name that an Agent gives: time, milliseconds, camera, motion region, changes, length."""
+    return f"demo/{int(now)}_3-{int(now * 1000) % 1000:03d}_{clip.camera}_0-0-0-0_-1_{number}.mp4"
+
+
+def upload(client: VaultClient, clip: Clip, number: int, now: float | None = None) -> str:
+    """Store a clip in the Vault, as an Agent does, and return its key."""
+    now = time.time() if now is None else now
+    key = key_of(clip, number, now)
+    client.upload(
+        clip.path, key, device=clip.camera, directory="demo", timestamp_ms=int(now * 1000)
+    )
+    return key
+
+
+def announce(producer: Producer, queue: str) -> Callable[[bytes], None]:
+    """What the Vault's Kafka integration does after an upload: the event goes to `queue`."""
 
     def on_event(body: bytes) -> None:
         key = message_key(events.parse(body), None)
-        producer.publish(QUEUE, Message(body, key), timeout_s=10.0)
+        producer.publish(queue, Message(body, key), timeout_s=10.0)
 
     return on_event

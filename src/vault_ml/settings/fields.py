@@ -833,3 +833,8 @@ def is_secret(field: str) -> bool:
     """Whether the field's value must never be shown."""
     annotation: Any = Settings.model_fields[field].annotation
     return "SecretStr" in str(annotation)
+
+
+def may_be_a_file(field: str) -> bool:
+    """Whether `<NAME>_FILE` is read too: secrets, and the user names that go with them."""
+    return is_secret(field) or field.endswith("_username")

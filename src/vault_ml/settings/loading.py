@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,6 +20,7 @@ from vault_ml.settings.fields import (
     is_hub_queue,
     is_secret,
     list_of_keys,
+    may_be_a_file,
     names,
     variable,
 )
@@ -43,6 +45,9 @@ _VAULT = ("vault_api_url", "vault_access_key", "vault_secret_key")
 _SERVICE_LINK = re.compile(
     r".+_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
+# Docker's and Kubernetes' secrets are files.
+_FILE = "_FILE"
+_LONGEST_SECRET_BYTES = 64 * 1024
 _CLOSE_ENOUGH = 0.85  # KAFKA_BROKERS, VAULT_API_UR and QUEUE_NAM are; KAFKA_HEAP_OPTS is not
 # Settings of the successors, and of later versions of ours, that would change the outcome if they
 # were obeyed. They are not, and whoever sets one is told.
@@ -63,16 +68,44 @@ def given(environ: Mapping[str, str]) -> dict[str, Given]:
     """What the environment sets, by field. Empty and blank values are as good as unset.
 
     Blanks around a value are dropped; a secret loses only the line break that files end with.
+    Secrets and user names may be in files: `KAFKA_PASSWORD_FILE=/run/secrets/kafka`.
+
+    Raises:
+        ConfigError: such a file cannot be read, is empty, or no text.
     """
     found: dict[str, Given] = {}
     for field in Settings.model_fields:
         for name in names(field):
-            text = environ.get(name, "")
-            if text.strip():
-                text = text.strip("\r\n") if is_secret(field) else text.strip()
-                found[field] = Given(name, text)
+            value = _value(environ, field, name)
+            if value is not None and value.text.strip():
+                text = value.text.strip("\r\n") if is_secret(field) else value.text.strip()
+                found[field] = Given(value.variable, text)
                 break
     return found
+
+
+def _value(environ: Mapping[str, str], field: str, name: str) -> Given | None:
+    """What `name` sets, or the file that `<name>_FILE` names where that may be; the former wins."""
+    if environ.get(name, "").strip():
+        return Given(name, environ[name])
+    path = environ.get(f"{name}{_FILE}", "").strip()
+    if not path or not may_be_a_file(field):
+        return None
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(_LONGEST_SECRET_BYTES + 1)
+        text = content.decode()
+    except OSError as error:
+        raise ConfigError(
+            f"{name}{_FILE}: {path} cannot be read ({error.strerror or type(error).__name__}); "
+            "name a file that this user may read"
+        ) from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"{name}{_FILE}: {path} is no text in UTF-8") from None
+    if len(content) > _LONGEST_SECRET_BYTES or not text.strip():
+        reason = "is empty" if not text.strip() else "is too long for a secret"
+        raise ConfigError(f"{name}{_FILE}: {path} {reason}")
+    return Given(f"{name}{_FILE}", text)
 
 
 def load(environ: Mapping[str, str]) -> Settings:
@@ -114,10 +147,11 @@ def keys_of_recordings(environ: Mapping[str, str]) -> tuple[str, ...]:
     """RECORDING_KEYS alone, for commands that need no other setting.
 
     Raises:
-        ConfigError: they are no list.
+        ConfigError: they are no list, or in a file that cannot be read.
     """
     try:
-        return list_of_keys(environ.get("RECORDING_KEYS", "").strip("\r\n"))
+        value = _value(environ, "recording_keys", "RECORDING_KEYS")
+        return list_of_keys("" if value is None else value.text.strip("\r\n"))
     except PydanticCustomError as error:
         raise ConfigError(f"RECORDING_KEYS: {error.message()}") from None
 
@@ -135,6 +169,13 @@ def notices(environ: Mapping[str, str]) -> list[str]:
             f"{chosen} and {other} are both set and differ; {chosen} is used."
             for other in others
             if environ[other].strip() != environ[chosen].strip()
+        ]
+        sentences += [
+            f"{name} and {name}{_FILE} are both set; the file is not read."
+            for name in names(field)
+            if may_be_a_file(field)
+            and environ.get(name, "").strip()
+            and environ.get(f"{name}{_FILE}", "").strip()
         ]
     sentences += [
         f"{name} is set, but what it does is not in this version yet; it is ignored."
@@ -186,6 +227,12 @@ def unknown_variables(environ: Mapping[str, str]) -> list[tuple[str, str]]:
         (the variable as set, the one that may be meant), sorted.
     """
     known = [name for field in Settings.model_fields for name in names(field)]
+    known += [
+        f"{name}{_FILE}"
+        for field in Settings.model_fields
+        if may_be_a_file(field)
+        for name in names(field)
+    ]
     suspects = []
     for name in sorted(set(environ) - set(known) - set(_IGNORED_YET)):
         if _SERVICE_LINK.fullmatch(name) or name.startswith("AWS_"):  # AWS has many of its own

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -23,7 +24,10 @@ OUTCOMES = ("processed", "retried", "dead_lettered", "given_back")
 ROOMS = ("parse", "fetch", "decode", "detect", "track", "judge", "publish", "forward_media",
          "forward_metadata")  # fmt: skip
 SINKS = ("publish", "forward_media", "forward_metadata")
+DEPENDENCIES = ("vault", "broker", "detector", "dead_letter", "publish", "forward_media",
+                "forward_metadata")  # fmt: skip
 _OTHER = "other"
+_FRAMES_PER_RUN = (1, 2, 4, 8, 16, 32, 64)
 # A fetch of a small clip takes milliseconds, decoding a long one minutes.
 # From "at once" to "since yesterday".
 _AGES = (5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0)
@@ -109,6 +113,26 @@ class Metrics:
             registry=self.registry,
         )
         self._lag.set(math.nan)
+        self._frames = Counter(
+            "vault_ml_frames_total", "Frames that were looked at.", registry=self.registry
+        )
+        self._batch = Histogram(
+            "vault_ml_batch_frames",
+            "Frames that the network looked at in one run.",
+            buckets=_FRAMES_PER_RUN,
+            registry=self.registry,
+        )
+        self._ready = Gauge(
+            "vault_ml_ready",
+            "1 while no reason is known why events would not be worked on; as /readyz says.",
+            registry=self.registry,
+        )
+        self._away = Gauge(
+            "vault_ml_dependency_away",
+            "1 while something that is needed is away and work waits for it.",
+            ["dependency"],
+            registry=self.registry,
+        )
         self._info = Gauge(
             "vault_ml_info",
             "What runs; the value is always 1.",
@@ -121,6 +145,8 @@ class Metrics:
             self._room_seconds.labels(room)
         for sink in SINKS:
             self._sent.labels(sink)
+        for dependency in DEPENDENCIES:
+            self._away.labels(dependency)
 
     def outcome(self, outcome: str) -> None:
         """Count a delivery that is settled or given back; `outcome` is one of `OUTCOMES`."""
@@ -179,6 +205,22 @@ class Metrics:
 
         self._lag.set_function(value)
 
+    def looked_at(self, frames: int) -> None:
+        """Count the frames of a recording."""
+        self._frames.inc(frames)
+
+    def batch(self, frames: int) -> None:
+        """Record one run of the network."""
+        self._batch.observe(frames)
+
+    def watch(
+        self, unready: Callable[[], Mapping[str, str]], away: Callable[[], Collection[str]]
+    ) -> None:
+        """Ask at each scrape: why the worker is not ready, and what work waits for."""
+        self._ready.set_function(lambda: 0.0 if unready() else 1.0)
+        for dependency in (*DEPENDENCIES, _OTHER):
+            self._away.labels(dependency).set_function(partial(_is_away, away, dependency))
+
     def runs(self, *, version: str, model: str, runtime: str, device: str, precision: str) -> None:
         """Say what runs, once it does."""
         self._info.clear()
@@ -187,6 +229,11 @@ class Metrics:
     def render(self) -> tuple[bytes, str]:
         """All metrics in Prometheus' text format, and its content type."""
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+
+def _is_away(away: Callable[[], Collection[str]], dependency: str) -> float:
+    names = {_one_of(DEPENDENCIES, name) for name in away()}
+    return 1.0 if dependency in names else 0.0
 
 
 def _one_of(labels: tuple[str, ...], label: str) -> str:

@@ -102,3 +102,28 @@ def test_it_is_prometheus_text_and_tells_memory() -> None:
     assert content_type.startswith("text/plain")
     assert b"process_resident_memory_bytes" in body
     assert b"_created" not in body
+
+
+def test_a_scrape_tells_what_is_away_and_whether_the_worker_is_ready() -> None:
+    metrics = Metrics()
+    away: dict[str, str] = {}
+    metrics.watch(lambda: away, lambda: away)
+    assert value(metrics, "vault_ml_ready") == 1
+    assert value(metrics, "vault_ml_dependency_away", dependency="vault") == 0
+    away["vault"] = "connection refused"
+    away["something new"] = "gone"
+    assert value(metrics, "vault_ml_ready") == 0
+    assert value(metrics, "vault_ml_dependency_away", dependency="vault") == 1
+    assert value(metrics, "vault_ml_dependency_away", dependency="broker") == 0
+    assert value(metrics, "vault_ml_dependency_away", dependency="other") == 1
+
+
+def test_frames_and_runs_of_the_network_are_counted() -> None:
+    metrics = Metrics()
+    metrics.looked_at(5)
+    metrics.batch(4)
+    metrics.batch(1)
+    assert value(metrics, "vault_ml_frames_total") == 5
+    assert value(metrics, "vault_ml_batch_frames_count") == 2
+    assert value(metrics, "vault_ml_batch_frames_sum") == 5
+    assert value(metrics, "vault_ml_batch_frames_bucket", le="1.0") == 1
