@@ -35,6 +35,8 @@ from vault_ml.outcomes.port import OutcomeStore
 from vault_ml.pipeline import Pipeline, PipelineOptions
 from vault_ml.removal import Removals
 from vault_ml.result import Profile, ResultOptions
+from vault_ml.scene.memory import SceneMemory
+from vault_ml.scene.sqlite import SqliteScenes
 from vault_ml.settings import Settings
 from vault_ml.sinks.forward_media import ForwardMedia
 from vault_ml.sinks.forward_metadata import ForwardMetadata
@@ -161,6 +163,7 @@ def _wire(
     if vaults.own is not None:
         health.watch("vault", vaults.own.ping)
     health.watch("broker", lambda: consumer.ping(_PING_S))
+    scene = _scene(chosen, stack, log)
     removals = Removals(vaults, outages, on_removed=metrics.removed, log=log)
     return Worker(
         consumer,
@@ -172,6 +175,7 @@ def _wire(
             outages,
             _pipeline_options(chosen, _interest(chosen, model.labels)),
             metrics=metrics,
+            scene=scene,
         ),
         _sinks(chosen, producer, vaults, with_settlement=broker.is_transactional),
         DeadLetters(
@@ -201,6 +205,16 @@ def _wire(
         finished=finished,
         settles_with=_settles_with(chosen, broker),
     )
+
+
+def _scene(chosen: Settings, stack: ExitStack, log: Logger) -> SceneMemory | None:
+    """The memory of what stands at the cameras, where one is set."""
+    if chosen.static_memory is None:
+        return None
+    store = SqliteScenes(chosen.static_memory, max_age_s=chosen.static_memory_max_age_s)
+    memory = SceneMemory(store, log=log)
+    stack.callback(memory.close)
+    return memory
 
 
 def _finished(
@@ -479,6 +493,7 @@ def _more(chosen: Settings) -> tuple[tuple[str, str], ...]:
             ("move_distance", chosen.move_distance and str(chosen.move_distance)),
             ("static_distance", chosen.min_static_distance and str(chosen.min_static_distance)),
             ("min_detections", chosen.min_detections > 1 and str(chosen.min_detections)),
+            ("static_memory", chosen.static_memory and "on"),
             ("words", words is not None and json.dumps(words, sort_keys=True)),
             ("zones", chosen.zones and hashlib.sha256(chosen.zones.read_bytes()).hexdigest()),
         )

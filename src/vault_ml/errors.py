@@ -9,7 +9,8 @@ VaultMLError
 │   ├── BrokerUnavailable
 │   ├── SinkUnavailable
 │   ├── DetectorUnavailable
-│   └── OutcomesUnavailable   the exception: work goes on without (ADR 10)
+│   ├── OutcomesUnavailable   the exception: work goes on without (ADR 10)
+│   └── SceneUnavailable      the same: work goes on without
 ├── RetryableError            this event, later, with capped attempts
 │   ├── RecordingNotFound
 │   ├── RecordingIncomplete
@@ -80,6 +81,10 @@ class DetectorUnavailable(UnavailableError):
 
 class OutcomesUnavailable(UnavailableError):
     """The store of finished runs does not answer; work goes on without it."""
+
+
+class SceneUnavailable(UnavailableError):
+    """The memory of what stands at the cameras does not answer; work goes on without it."""
 
 
 class RetryableError(VaultMLError):

@@ -32,6 +32,7 @@ from vault_ml.result import (
     message_key,
 )
 from vault_ml.run_id import WayOfLooking, run_id
+from vault_ml.scene.memory import SceneMemory
 from vault_ml.sinks.port import Processed
 from vault_ml.telemetry.metrics import Metrics
 from vault_ml.tracking.following import follow
@@ -117,8 +118,13 @@ class Pipeline:
         options: PipelineOptions,
         *,
         metrics: Metrics,
+        scene: SceneMemory | None = None,
     ) -> None:
-        """Wire it; the collaborators are started by whoever made them."""
+        """Wire it; the collaborators are started by whoever made them.
+
+        `scene` remembers what stands at the cameras; None knows nothing of earlier recordings.
+        """
+        self._scene = scene
         self._vaults = vaults
         self._decoders = decoders
         self._detector = detector
@@ -216,12 +222,14 @@ class Pipeline:
     def _judge(self, event: RecordingEvent, looked_at: _LookedAt) -> Verdict:
         seen = [frame.detections for frame in looked_at.frames]
         interest, size_wh = self._options.interest, looked_at.size_wh
+        known = self._scene.known(event, looked_at.tracks, size_wh) if self._scene else {}
         return judge(
             seen,
             looked_at.tracks,
             [interest.reasons(event.camera, each, size_wh) for each in seen],
             self._options.rules,
             frame_wh=size_wh,
+            known=known,
         )
 
     def _result(

@@ -20,6 +20,7 @@ from vault_ml.cli.demo import demo
 from vault_ml.cli.detect import detect
 from vault_ml.cli.run import run
 from vault_ml.cli.verify import verify
+from vault_ml.cli.zones import zones
 from vault_ml.errors import ConfigError, UnavailableError, VaultMLError
 
 app = typer.Typer(
@@ -39,6 +40,7 @@ app.command("check")(check)
 app.command("config")(config)
 app.command("convert")(convert)
 app.command("verify")(verify)
+app.command("zones")(zones)
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(models.app, name="models")
 

@@ -443,6 +443,19 @@ class Settings(BaseSettings):
         description="How far from its first place an object's last must be to count: pixels, or "
         "`5%` of the frame's diagonal. With MOVE_DISTANCE both must be reached.",
     )
+    static_memory: Path | None = Field(
+        None,
+        description="SQLite file in which it is remembered what stands at each camera, so that a "
+        "parked car counts once and not in every recording. For the workers of one host. Unset: "
+        "each recording is judged by itself.",
+    )
+    static_memory_max_age_s: float = Field(
+        7 * 24 * 3600,
+        allow_inf_nan=False,
+        ge=60,
+        le=366 * 24 * 3600,
+        description="A camera of which no recording came for longer is forgotten, seconds.",
+    )
     min_detections: int = Field(
         1,
         ge=1,

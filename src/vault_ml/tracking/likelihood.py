@@ -29,6 +29,11 @@ _CONFUSED = (
 )
 
 
+def may_be_one_class(one: str, other: str) -> bool:
+    """Whether an object of one class may at other times be taken for the other."""
+    return one == other or any({one, other} <= group for group in _CONFUSED)
+
+
 def class_scores(labels: tuple[str, ...]) -> Floats:
     """(c, c): what two classes of `labels` say about being one object."""
     scores = np.full((len(labels), len(labels)), _OTHER_CLASS)
