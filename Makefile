@@ -40,10 +40,11 @@ PURE_ROOMS := */vault_ml/errors.py,*/vault_ml/event.py,*/vault_ml/geometry.py,*/
 test-fast: setup ## The tests that take less than a minute together
 	$(PYTEST) -m 'not slow and not connected' -q
 
-# CI takes the part of it that .ci/run names; everything takes half an hour on two processors.
-CONNECTED ?= tests
+# Most of these tests wait, so the brokers stand side by side, each lane with a server of its own
+# (tests/connected/conftest.py). Without `-n` they stand one after the other.
+CONNECTED ?= tests/connected
 test-connected: setup ## Tests against real brokers, which it starts and stops (Kafka: Java 17 and Maven; RabbitMQ: Debian's package)
-	$(PYTEST) -m connected $(CONNECTED)
+	$(PYTEST) -m connected -n 4 --dist loadgroup $(CONNECTED)
 
 golden: setup ## Write the golden files anew; read the difference before you commit it
 	UPDATE_GOLDEN=1 $(PYTEST) tests/golden -q

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from connected import start_rabbitmq
 from connected.apache_kafka_system import ApacheKafkaSystem
@@ -21,41 +22,41 @@ from connected.start_kafka import ApacheKafka, address_from_environment, why_not
 from connected.start_ministack import ACCESS_KEY, SECRET_KEY, Ministack, endpoint_from_environment
 from connected.start_ministack import why_not as why_no_ministack
 
-HERE = Path(__file__).parent
-# What a test asks for -> its lane. Two files that restart or kill Kafka's members all the time have
-# a Kafka of their own.
+# The first word that the name of a test's file or its parameter contains -> its lane. The longest
+# of Kafka's files has a lane, and a server, of its own.
 LANES = {
-    "own_rabbitmq": "rabbitmq",
-    "ministack": "sqs",
-    "own_apache_kafka": "kafka",
-    "own_redis": "redis",
-}
-LANE_OF_FILE = {
-    "test_broker_apache_kafka.py": "kafka, contract",
-    "test_broker_rabbitmq.py": "rabbitmq, contract",
+    "test_broker_apache_kafka": "kafka contract",
+    "rabbitmq": "rabbitmq",
+    "sqs": "sqs",
+    "redis": "redis",
 }
 
 AWS_VARIABLES = {name: text for name, text in os.environ.items() if name.startswith("AWS_")}
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every test here its lane."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group(lane_of(item)))
+class Lanes(LoadScopeScheduling):  # type: ignore[misc]  # xdist says nothing of its types
+    """Gives every lane to one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return lane_of(nodeid)
 
 
-def lane_of(item: pytest.Item) -> str:
-    """The lane by the file, else by the broker that the test asks for."""
-    if lane := LANE_OF_FILE.get(item.path.name):
-        return lane
-    asked = set(getattr(item, "fixturenames", ()))
-    for broker, lane in LANES.items():
-        if broker in asked:
-            return lane
-    name = item.name.lower()  # asked for by the parameter
-    return next((lane for lane in LANES.values() if f"[{lane}" in name), "redis")
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Lanes | None:
+    """As xdist asks for it, for `--dist loadgroup`."""
+    return Lanes(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+def lane_of(nodeid: str) -> str:
+    """The lane of a test.
+
+    >>> lane_of("tests/connected/test_outages.py::test_nothing_is_lost[SQS]")
+    'sqs'
+    """
+    file, _, name = nodeid.rpartition("/")[2].partition("::")
+    _, _, parameter = name.partition("[")
+    told = f"{file} {parameter}".lower()
+    return next((lane for word, lane in LANES.items() if word in told), "kafka")
 
 
 def skip_or_fail(broker: str, reason: str) -> None:

@@ -28,6 +28,7 @@ VERSION = "4.1.0"
 POM = Path(__file__).parent / "apache_kafka" / "pom.xml"
 OUTSIDER = "outsider"  # may log in, and nothing more
 USERNAME, PASSWORD = "yourusername", "yourpassword"  # those of the original's example
+START_S = 180.0  # it takes 4 to 8 s alone on a small machine, and minutes beside much else
 LISTENERS = ("PLAINTEXT", "SASL_PLAINTEXT", "SSL", "SASL_SSL", "MTLS")
 PROTOCOLS = {"MTLS": "SSL"}  # of the others: their names
 # A small heap, no compiler that only pays off after minutes: it starts in about 4 s.
@@ -130,7 +131,7 @@ class ApacheKafka:
             return Address(bootstrap, security, ca_file=ca_file)
         return Address(bootstrap, security, USERNAME, PASSWORD, mechanism, ca_file)
 
-    def start(self, timeout_s: float = 60) -> None:
+    def start(self, timeout_s: float = START_S) -> None:
         """Start the node and wait until it has registered with itself and answers."""
         with (self.folder / "server.log").open("wb") as log:
             self._process = subprocess.Popen(
@@ -214,7 +215,10 @@ class ApacheKafka:
             f"listener.name.{name}.oauthbearer.sasl.server.callback.handler.class="
             f"{oauth}.OAuthBearerValidatorCallbackHandler\n"
             f"listener.name.{name}.oauthbearer.sasl.oauthbearer.jwks.endpoint.url="
-            f"{self._token_keys}"
+            f"{self._token_keys}\n"
+            # The other one, which is taken by default, checks no signature.
+            f"listener.name.{name}.oauthbearer.sasl.oauthbearer.jwt.validator.class="
+            f"{oauth}.BrokerJwtValidator"
             for name in ("sasl_plaintext", "sasl_ssl")
         )
         return f"""\
@@ -226,6 +230,8 @@ advertised.listeners={advertised}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,{protocols}
+sasl.oauthbearer.jwks.endpoint.url={self._token_keys}
+sasl.oauthbearer.jwt.validator.class={oauth}.BrokerJwtValidator
 sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER
 {sasl}
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer

@@ -8,7 +8,7 @@ from connected.apache_kafka_system import ApacheKafkaSystem
 from contract.broker_contract import BrokerContract, BrokerSystem
 from contract.transaction_contract import TransactionContract
 
-pytestmark = pytest.mark.connected
+pytestmark = [pytest.mark.connected, pytest.mark.timeout(300)]
 
 
 class TestApacheKafka(BrokerContract):

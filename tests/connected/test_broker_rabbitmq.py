@@ -9,7 +9,7 @@ from contract.broker_contract import CLOSE_S, JOIN_S, BrokerContract, BrokerSyst
 from contract.browser_contract import BrowserContract, BrowserSystem, bodies
 from vault_ml.brokers.port import Message
 
-pytestmark = pytest.mark.connected
+pytestmark = [pytest.mark.connected, pytest.mark.timeout(300)]
 
 
 class TestRabbitQuorum(BrokerContract):

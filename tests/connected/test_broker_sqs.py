@@ -8,7 +8,7 @@ from connected.sqs_system import SqsSystem
 from contract.broker_contract import BrokerContract, BrokerSystem
 from contract.browser_contract import BrowserContract, BrowserSystem
 
-pytestmark = pytest.mark.connected
+pytestmark = [pytest.mark.connected, pytest.mark.timeout(300)]
 
 
 class TestSqs(BrokerContract):

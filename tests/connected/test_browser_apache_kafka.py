@@ -13,7 +13,7 @@ from contract.broker_contract import CLOSE_S, JOIN_S, settled
 from contract.browser_contract import BrowserContract, BrowserSystem, bodies, browsing
 from vault_ml.brokers.port import Message
 
-pytestmark = pytest.mark.connected
+pytestmark = [pytest.mark.connected, pytest.mark.timeout(300)]
 
 
 class TestApacheKafkaBrowser(BrowserContract):

@@ -18,7 +18,7 @@ from vault_ml.brokers.dead_letter import DeadLetters
 from vault_ml.brokers.port import Message
 from vault_ml.errors import DecoderFailed, MalformedEvent
 
-pytestmark = [pytest.mark.connected, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.connected, pytest.mark.timeout(500)]
 
 
 def dlq(office: Office, *words: str) -> tuple[list[dict[str, Any]], str]:

@@ -20,7 +20,7 @@ from vault_ml.brokers.kafka import KafkaConsumer
 from vault_ml.brokers.port import Message
 from vault_ml.errors import ConfigError
 
-pytestmark = pytest.mark.connected
+pytestmark = [pytest.mark.connected, pytest.mark.timeout(300)]
 
 
 POLL_INTERVAL_S = 3.0
@@ -62,6 +62,7 @@ def test_work_of_ten_times_the_poll_interval_is_settled_and_not_delivered_again(
 
 
 def test_a_member_too_many_says_so_until_another_leaves(kafka_system: ApacheKafkaSystem) -> None:
+    kafka_system.extra = {"session.timeout.ms": "6000"}
     queue = kafka_system.new_queue(partitions=2)
     producer = kafka_system.producer()
     members = [kafka_system.consumer(queue) for _ in range(3)]

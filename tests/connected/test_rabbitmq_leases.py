@@ -17,7 +17,8 @@ from vault_ml.brokers.port import Delivery, Message
 from vault_ml.brokers.rabbitmq import RabbitConsumer
 from vault_ml.brokers.rabbitmq.limits import Limits
 
-pytestmark = pytest.mark.connected
+# rabbitmqctl alone may take half a minute on a busy machine.
+pytestmark = [pytest.mark.connected, pytest.mark.timeout(300)]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from vault_ml.brokers.port import Message
 from vault_ml.brokers.rabbitmq import RabbitConsumer, RabbitProducer, check_limits
 from vault_ml.errors import BrokerUnavailable, ConfigError, CredentialsRejected, MessageTooLarge
 
-pytestmark = pytest.mark.connected
+pytestmark = [pytest.mark.connected, pytest.mark.timeout(300)]
 
 EXPECTED_SENTENCES = 2  # one of the consumer, one of the producer
 

@@ -17,7 +17,7 @@ from e2e.stand import WorkerUnderTest, recording_name, wait_for
 from vault_ml.brokers import dead_letter
 from vault_ml.demo.vault_server import EmbeddedVault
 
-pytestmark = [pytest.mark.connected, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.connected, pytest.mark.slow, pytest.mark.timeout(500)]
 
 ONE_PERSON = "video/one_person_5s_768x432_10fps.mp4"
 

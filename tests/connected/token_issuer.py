@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import NameOID
 
 CLIENT_ID, CLIENT_SECRET = "yourusername", "client-secret-canary"
-LIFETIME_S = 6  # a test sees a token being replaced
+LIFETIME_S = 20  # a test sees a token being replaced
 
 
 class TokenIssuer:

@@ -127,7 +127,7 @@ class BrokerContract:
         consumer = broker.consumer(broker.system.new_queue())
         started = time.monotonic()
         assert consumer.receive(0.3) is None
-        assert 0.25 < time.monotonic() - started < 1.3
+        assert 0.25 < time.monotonic() - started < 10.0
 
     @pytest.mark.parametrize(
         "message",

@@ -133,7 +133,8 @@ def refused_sentence(options: KafkaOptions, text: str) -> str:
     """What a refused login means; `text` is librdkafka's, which names the kind."""
     where = f"Kafka at {options.brokers}"
     mechanism = options.sasl_mechanism
-    if "handshake failed" in text:
+    # A token that is refused is told as a failed handshake too.
+    if "handshake failed" in text and (mechanism != "OAUTHBEARER" or "Unsupported" in text):
         return (
             f"{where} does not take logins by {mechanism} on this port; "
             "check KAFKA_SECURITY and KAFKA_MECHANISM."
