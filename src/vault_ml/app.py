@@ -38,6 +38,7 @@ from vault_ml.result import Profile, ResultOptions
 from vault_ml.scene.memory import SceneMemory
 from vault_ml.scene.sqlite import SqliteScenes
 from vault_ml.settings import Settings
+from vault_ml.sinks.forward_hub import ForwardDetections, ForwardToHubQueue, Hub
 from vault_ml.sinks.forward_media import ForwardMedia
 from vault_ml.sinks.forward_metadata import ForwardMetadata
 from vault_ml.sinks.port import Processed, Sink
@@ -177,7 +178,10 @@ def _wire(
             metrics=metrics,
             scene=scene,
         ),
-        _sinks(chosen, producer, vaults, with_settlement=broker.is_transactional),
+        [
+            *_sinks(chosen, producer, vaults, with_settlement=broker.is_transactional),
+            *_hub_sinks(chosen, stack),
+        ],
         DeadLetters(
             producer,
             chosen.dead_letter_queue,
@@ -253,6 +257,10 @@ def _steps(chosen: Settings) -> frozenset[str]:
     if chosen.forwarding_metadata:
         method, path = chosen.forward_metadata_method, chosen.forward_metadata_path
         steps.append(f"forward_metadata {method} {path}")
+    if chosen.forwarding_hub:
+        steps.append(f"forward_hub {chosen.hub_queue_path}")
+    if chosen.forwarding_detections:
+        steps.append(f"forward_detections {chosen.hub_detections_path}")
     return frozenset(steps)
 
 
@@ -447,6 +455,21 @@ def _sinks(
                 vaults, path=chosen.forward_metadata_path, method=chosen.forward_metadata_method
             )
         )
+    return sinks
+
+
+def _hub_sinks(chosen: Settings, stack: ExitStack) -> list[Sink]:
+    """What goes to Kerberos Hub itself, after all that goes through the Vault."""
+    if chosen.hub_api_url is None or chosen.hub_cloud_key is None:
+        return []
+    tls = TlsOptions(chosen.vault_ca_file, chosen.vault_client_cert, chosen.vault_client_key)
+    hub = Hub(chosen.hub_api_url, chosen.hub_cloud_key.get_secret_value(), tls=tls)
+    stack.callback(hub.close)
+    sinks: list[Sink] = []
+    if chosen.forwarding_hub:
+        sinks.append(ForwardToHubQueue(hub, chosen.hub_queue_path))
+    if chosen.forwarding_detections:
+        sinks.append(ForwardDetections(hub, chosen.hub_detections_path))
     return sinks
 
 

@@ -485,6 +485,31 @@ class Settings(BaseSettings):
         description="How many objects of interest one looked-at frame must show for the "
         "recording to be forwarded. 0 forwards every recording.",
     )
+    hub_api_url: str | None = Field(
+        None, description="Address of Kerberos Hub's API, for forwarding to Hub itself."
+    )
+    hub_cloud_key: SecretStr | None = Field(
+        None,
+        description="Key for Kerberos Hub (`X-Kerberos-Cloud-Key`). Required with HUB_API_URL.",
+    )
+    forwarding_hub: bool = Field(
+        False,
+        description="Post the result to Hub's queue route when the object threshold is reached. "
+        "Unverified against a live Hub.",
+    )
+    forwarding_detections: bool = Field(
+        False,
+        description="Post what was seen to Hub's detections address when the object threshold is "
+        "reached. Unverified against a live Hub.",
+    )
+    hub_queue_path: str = Field(
+        "/queue", pattern=r"^/[^\s?#]*$", description="Path of Hub's queue route below HUB_API_URL."
+    )
+    hub_detections_path: str = Field(
+        "/detections",
+        pattern=r"^/[^\s?#]*$",
+        description="Path of Hub's detections address below HUB_API_URL.",
+    )
     forward_metadata_path: str = Field(
         "/storage/forward/metadata",
         pattern=r"^/[^\s?#]*$",
@@ -699,7 +724,7 @@ class Settings(BaseSettings):
                 raise _wrong(f"{name} cannot be set here; {_OWNED_KAFKA_OPTIONS[name]}")
         return value
 
-    @field_validator("vault_api_url")
+    @field_validator("vault_api_url", "hub_api_url")
     @classmethod
     def _url(cls, value: str | None) -> str | None:
         if value is None:

@@ -29,7 +29,7 @@ _SHOWN_CHARACTERS = 60
 # Values of these may hold a credential that somebody put in the wrong place.
 _NOT_SHOWN = {
     "vault_api_url", "message_vault_origins", "kafka_options", "kafka_broker", "rabbitmq_host",
-    "sqs_endpoint_url", "rabbitmq_management_url", "outcomes",
+    "sqs_endpoint_url", "rabbitmq_management_url", "outcomes", "hub_api_url",
 }  # fmt: skip
 _REQUIRED_WHY = {
     "queue_name": "set it to the topic that Kerberos Vault writes its events to",
@@ -399,6 +399,14 @@ def _is_same_queue(one: str, other: str, system: str) -> bool:
 
 def _looking_contradictions(found: Mapping[str, Given]) -> dict[str, str]:
     problems: dict[str, str] = {}
+    for switch in ("forwarding_hub", "forwarding_detections"):
+        value = found.get(switch)
+        if value is not None and value.text.lower() in {"true", "1", "yes", "on", "y", "t"}:
+            problems |= {
+                field: f"{variable(field)} is not set though {variable(switch)} is on"
+                for field in ("hub_api_url", "hub_cloud_key")
+                if field not in found
+            }
     if {"allowed_labels", "allowed_classifications"} <= found.keys():
         problems["allowed_classifications"] = (
             "ALLOWED_CLASSIFICATIONS: ALLOWED_LABELS is set as well; set one of the two"

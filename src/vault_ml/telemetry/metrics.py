@@ -21,11 +21,9 @@ from prometheus_client import (
 )
 
 OUTCOMES = ("processed", "retried", "dead_lettered", "given_back")
-ROOMS = ("parse", "fetch", "decode", "detect", "track", "judge", "publish", "forward_media",
-         "forward_metadata")  # fmt: skip
-SINKS = ("publish", "forward_media", "forward_metadata")
-DEPENDENCIES = ("vault", "broker", "detector", "dead_letter", "publish", "forward_media",
-                "forward_metadata")  # fmt: skip
+SINKS = ("publish", "forward_media", "forward_metadata", "forward_hub", "forward_detections")
+ROOMS = ("parse", "fetch", "decode", "detect", "track", "judge", *SINKS)
+DEPENDENCIES = ("vault", "broker", "detector", "dead_letter", *SINKS)
 _OTHER = "other"
 _FRAMES_PER_RUN = (1, 2, 4, 8, 16, 32, 64)
 # A fetch of a small clip takes milliseconds, decoding a long one minutes.
