@@ -91,7 +91,8 @@ class Plan:
 def fault_free(poison: int) -> Plan:
     """Nothing is done to the system; what comes out is what must always come out."""
     # One worker: a second that joins takes over what is in flight, which is a duplicate.
-    return Plan("none", _duty(removes=False), workers=1, concurrency=4, poison=poison)
+    # A lease that outlasts a busy machine: one that runs out is a fault as well.
+    return Plan("none", _duty(removes=False), workers=1, concurrency=4, poison=poison, lease_s=60.0)
 
 
 def draw(

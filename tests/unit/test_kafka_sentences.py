@@ -7,7 +7,13 @@ from confluent_kafka import KafkaError
 
 from contract.kafka_system import SaidLog
 from vault_ml.brokers.kafka import codes
-from vault_ml.brokers.kafka.connection import Connection, State, hung_up_at_once, reason_of
+from vault_ml.brokers.kafka.connection import (
+    Connection,
+    State,
+    hung_up_at_once,
+    reason_of,
+    weakness_of,
+)
 from vault_ml.brokers.kafka.options import KafkaOptions
 from vault_ml.errors import CredentialsRejected
 
@@ -105,3 +111,11 @@ def test_a_port_that_hangs_up_at_once_speaks_another_protocol() -> None:
     logger.warning("127.0.0.1:1/bootstrap: Disconnected (after 2ms in state APIVERSION_QUERY)")
     assert "another protocol than KAFKA_SECURITY=PLAINTEXT" in str(connection.unavailable())
     assert not hung_up_at_once("something else")
+
+
+def test_a_client_that_may_stop_for_good_is_told_of() -> None:
+    assert weakness_of((2, 10, 1)) is None
+    assert weakness_of((2, 11, 1)) is None
+    for version in ((2, 12, 0), (2, 16, 1), (3, 0, 0)):
+        assert "2.11.1" in str(weakness_of(version))
+    assert "librdkafka 2.16.1" in str(weakness_of((2, 16, 1)))

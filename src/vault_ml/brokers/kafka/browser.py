@@ -230,7 +230,8 @@ def _place(message: ClientMessage) -> str:
 
 
 def _written_at(message: ClientMessage) -> float:
-    return max(0.0, message.timestamp()[1] / 1000)
+    millis: int = message.timestamp()[1]
+    return max(0.0, millis / 1000)
 
 
 def _mark(message: ClientMessage) -> str | None:

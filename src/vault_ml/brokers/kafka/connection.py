@@ -203,3 +203,22 @@ def protocol_hint(options: KafkaOptions) -> str:
         f"it hangs up at once, so this port may speak another protocol than "
         f"KAFKA_SECURITY={options.security or 'PLAINTEXT'}"
     )
+
+
+def weakness_of(librdkafka: tuple[int, ...]) -> str | None:
+    """What a person should know of this version of librdkafka; None when there is nothing.
+
+    Source: https://github.com/confluentinc/librdkafka/issues/5301 and docs/adr/0013.
+
+    >>> weakness_of((2, 11, 1)) is None
+    True
+    """
+    if librdkafka < (2, 12):
+        return None
+    version = ".".join(map(str, librdkafka))
+    return (
+        f"The Kafka client here, librdkafka {version}, may stop for good when the list of brokers "
+        "is empty for a moment, as that of a cluster of one broker is after a pause of seconds. "
+        "Take confluent-kafka 2.11.1 (Python up to 3.13), or more brokers, and restart a worker "
+        "that takes no events."
+    )

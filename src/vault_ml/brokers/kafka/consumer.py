@@ -14,7 +14,7 @@ import threading
 import time
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition, libversion
 from confluent_kafka import Message as ClientMessage
 
 from vault_ml.brokers.kafka import codes
@@ -22,7 +22,7 @@ from vault_ml.brokers.kafka.attempts import Attempt
 from vault_ml.brokers.kafka.books import Books
 from vault_ml.brokers.kafka.cluster import Cluster, checked_client, may_not_sentence
 from vault_ml.brokers.kafka.commits import Committer, PlainCommits
-from vault_ml.brokers.kafka.connection import Connection
+from vault_ml.brokers.kafka.connection import Connection, weakness_of
 from vault_ml.brokers.kafka.delivery import Held, KafkaDelivery, to_message
 from vault_ml.brokers.kafka.options import KafkaOptions
 from vault_ml.brokers.kafka.partition import Settling
@@ -99,6 +99,8 @@ class KafkaConsumer:
             },
             self._connection,
         )
+        if weakness := weakness_of(tuple(map(int, libversion()[0].split("-")[0].split(".")))):
+            log.warning("kafka_client_weak", reason=weakness)
         self._committer.start(self._client)
         self._thread = threading.Thread(target=self._run, name="kafka-consumer", daemon=True)
         self._thread.start()
@@ -286,7 +288,8 @@ class KafkaConsumer:
             except KafkaException:
                 continue
             if answer.error is None:
-                return answer.metadata
+                text: str | None = answer.metadata
+                return text
         self._log.warning(
             "attempts_not_read",
             partition=number,

@@ -132,7 +132,8 @@ class KafkaProducer:
         except BufferError as error:
             raise self._connection.unavailable() from error
         except KafkaException as error:
-            return error.args[0]  # type: ignore[no-any-return]  # confluent-kafka documents it
+            refused: KafkaError = error.args[0]
+            return refused
         while True:
             left = deadline - time.monotonic()
             try:

@@ -223,7 +223,8 @@ class TransactionalProducer:
                     return KafkaError(codes.QUEUE_FULL)
                 self._client.poll(0.05)
             except KafkaException as exception:
-                return exception.args[0]  # type: ignore[no-any-return]  # confluent-kafka documents it
+                error: KafkaError = exception.args[0]
+                return error
             else:
                 return None
 
@@ -232,10 +233,10 @@ class TransactionalProducer:
     ) -> None:
         """Add the offsets to the transaction; raises as librdkafka, and in time.
 
-        This one call of librdkafka (2.16) looks at no clock while it waits for the broker that
-        coordinates the group, and waits for ever when that broker was missing in a list of brokers
-        for a moment (issues 5456 and 5511 there). So it is waited for from outside. Should it
-        come back after all, a newer producer of our id has long fenced it off.
+        This one call of librdkafka (2.11, 2.16) looks at no clock while it waits for the broker
+        that coordinates the group, and may wait for ever when that broker was missing in a list of
+        brokers for a moment (issues 5456 and 5511 there). So it is waited for from outside. Should
+        it come back after all, a newer producer of our id has long fenced it off.
 
         Raises:
             TransactionInDoubt: it did not come back; only a new producer can go on.
