@@ -54,6 +54,11 @@ def test_what_is_of_no_interest_has_a_reason(here: CameraInterest, reason: str) 
     assert said.startswith(reason)
 
 
+def test_an_object_of_the_right_size_is_of_interest() -> None:
+    here = CameraInterest(sizes={"person": Sizes(0.01, 0.03)})
+    assert reasons(here, ("person", 0.9, 50), ("car", 0.9, 50)) == [None, None]
+
+
 def test_zones_and_masks_are_for_the_labels_they_name() -> None:
     here = CameraInterest(zones=(LEFT, RIGHT_FOR_CARS))
     assert reasons(here, ("car", 0.9, 70), ("person", 0.8, 20)) == [None, None]

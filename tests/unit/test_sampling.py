@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from vault_ml.video.sampling import PacketIndex, Sampling, choose_targets
+from vault_ml.video.sampling import PacketIndex, Sampling, choose_targets, frames_at
 
 
 def index_of(
@@ -146,3 +146,13 @@ def test_packets_without_a_time_are_passed_over() -> None:
 def test_a_first_keyframe_without_a_time_is_still_where_decoding_starts() -> None:
     index = index_of([None, 1, 2], keyframes=[0])
     assert index.decode_start(2) == 0
+
+
+@pytest.mark.parametrize(
+    ("length_s", "frames_per_s", "most", "frames"),
+    [(10.0, 3.0, 100, 30), (10.0, 3.0, 20, 20), (0.1, 1.0, 100, 1), (0.0, 3.0, 100, 1)],
+)
+def test_so_many_frames_a_second_but_one_at_least(
+    length_s: float, frames_per_s: float, most: int, frames: int
+) -> None:
+    assert frames_at(length_s, frames_per_s, most) == frames
