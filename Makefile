@@ -5,10 +5,10 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo check format test test-fast test-connected golden proof fuzz bench docs build lock
+.PHONY: help setup demo check format test test-fast test-connected golden proof fuzz bench bench-transactions docs build lock
 
 help: ## List what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 22
 
 setup: ## Make .venv with everything in it
 	@scripts/setup.sh dev
@@ -57,6 +57,9 @@ fuzz: setup ## Ten thousand damaged recordings: frames or a reason, never a deat
 
 bench: setup ## Speed against the plain loop, side by side in one run
 	$(BIN)/python -m benchmarks
+
+bench-transactions: setup ## What KAFKA_TRANSACTIONS costs, on Apache Kafka (Java 17 and Maven)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.transactions
 
 docs: setup ## Write the generated documents anew
 	$(BIN)/python scripts/generate_docs.py

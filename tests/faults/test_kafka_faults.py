@@ -8,13 +8,16 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from contract.broker_contract import CLOSE_S, JOIN_S, receive, settled, wait_for
 from contract.kafka_system import MockKafkaSystem
 from vault_ml.brokers.kafka import KafkaConsumer, KafkaProducer
 from vault_ml.brokers.port import Message
+from vault_ml.brokers_for import broker_for
 from vault_ml.demo.kafka_server import EmbeddedKafka
 from vault_ml.errors import BrokerUnavailable, ConfigError, MessageTooLarge
+from vault_ml.settings import load
 
 PRODUCE, OFFSET_COMMIT, JOIN_GROUP = 0, 8, 11
 TOO_LARGE, OFFSET_METADATA_TOO_LARGE, NOT_COORDINATOR = 10, 12, 16
@@ -165,6 +168,25 @@ def test_no_more_is_taken_than_the_prefetch(running: Running) -> None:
     assert len(consumer._books._ready) <= 12
     got = [receive(consumer) for _ in range(300)]
     assert [int(delivery.message.body) for delivery in got] == list(range(300))
+
+
+def test_the_worker_never_waits_for_a_partition_to_resume(running: Running) -> None:
+    """Resuming takes librdkafka up to a second: with more than that at hand nobody waits."""
+    chosen = load(
+        {
+            "QUEUE_NAME": running.queue,
+            "KAFKA_BROKER": running.system.options().brokers,
+            "KAFKA_OPTIONS": "session.timeout.ms=6000",
+            "MESSAGE_VAULT_ORIGINS": "*",
+        }
+    )
+    running.publish(60)
+    consumer = broker_for(chosen, structlog.get_logger()).consumer(1)
+    try:
+        assert isinstance(consumer, KafkaConsumer)
+        wait_for(lambda: len(consumer._books._ready) == 60, "all are at hand")
+    finally:
+        consumer.close(CLOSE_S)
 
 
 def test_a_hole_stops_its_partition_when_the_window_is_full(running: Running) -> None:

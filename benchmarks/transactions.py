@@ -1,0 +1,236 @@
+"""What KAFKA_TRANSACTIONS costs: the worker with and without, in turns, on Apache Kafka.
+
+The worker's own loop, broker adapters and settling; in place of Vault, decoder and detector a fixed
+answer after a fixed time, so that the broker is what is measured. A round is measured from the
+first event in a worker's hands until a reader of committed messages has every result.
+
+usage: PYTHONPATH=tests python -m benchmarks.transactions [--events 1000] [--rounds 5] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from connected.apache_kafka_system import ApacheKafkaSystem
+from connected.start_kafka import VERSION, ApacheKafka
+from vault_ml.backoff import Backoff
+from vault_ml.brokers.dead_letter import DeadLetters
+from vault_ml.brokers.kafka import KafkaConsumer, KafkaProducer
+from vault_ml.brokers.port import Message
+from vault_ml.detection import Detections
+from vault_ml.event import RecordingEvent
+from vault_ml.geometry import FrameXyxy
+from vault_ml.outage import Outages
+from vault_ml.pipeline import Pipeline, Progress
+from vault_ml.removal import Removals
+from vault_ml.result import LookedAtFrame
+from vault_ml.sinks.port import Processed, Sink
+from vault_ml.sinks.publish import Publish
+from vault_ml.telemetry.health import Health
+from vault_ml.telemetry.logs import RecordingLog, configure
+from vault_ml.telemetry.metrics import Metrics
+from vault_ml.vault.clients import VaultClients
+from vault_ml.verdict import Verdict
+from vault_ml.worker import Worker, WorkerOptions
+
+FLOOR = 0.9
+CONCURRENCY = 3
+PARTITIONS = 3
+WORK_MS = (0.0, 10.0, 50.0)
+WAIT_S = 120.0
+
+
+class FixedPipeline:
+    """One person in one frame, after a fixed time."""
+
+    def __init__(self, work_s: float) -> None:
+        self._work_s = work_s
+        self.began_at = 0.0
+
+    def process(self, event: RecordingEvent, message: Message, progress: Progress) -> Processed:
+        self.began_at = self.began_at or time.perf_counter()
+        if self._work_s:
+            time.sleep(self._work_s)
+        seen = Detections(
+            FrameXyxy(np.array([[1, 2, 3, 4]], np.float32)),
+            np.array([0.9], np.float32),
+            np.array([0], np.int64),
+            ("person",),
+        )
+        return Processed(
+            event=event,
+            frames=[LookedAtFrame(0, 0.0, seen)],
+            verdict=Verdict(1, "objects in one frame >= 1", is_interesting=True),
+            message=Message(message.body, b"camera", {"vault-ml-run-id": event.key}),
+            run_id=event.key,
+            seconds=progress.seconds,
+            bytes_fetched=1,
+            left_out=None,
+        )
+
+
+def event_body(number: int) -> bytes:
+    """An event of Kerberos Vault's, with about as much in it as a result has."""
+    key = f"youruser/{1630567591 + number}_6-967003_highway4_200-200-400-400_24_769.mp4"
+    return json.dumps({"source": "local", "payload": {"key": key}, "more": "x" * 1500}).encode()
+
+
+def worker_on(
+    system: ApacheKafkaSystem, queue: str, target: str, pipeline: FixedPipeline, *, with_them: bool
+) -> tuple[Worker, threading.Event, KafkaProducer]:
+    """The worker as `app.py` wires it for Kafka, with the fixed pipeline."""
+    log = configure("json", "ERROR", stream=sys.stderr)
+    options = replace(system.options(), transactions=with_them)
+    consumer = KafkaConsumer(options, queue, log=log)
+    producer = KafkaProducer(options, log=log)
+    stop = threading.Event()
+    outages = Outages(
+        backoff=Backoff(0.1, 0.5),
+        stop=stop,
+        on_pause=consumer.pause,
+        on_resume=consumer.resume,
+        log=log,
+    )
+    metrics = Metrics()
+    sinks: Sequence[Sink] = [] if with_them else [Publish(producer, target, timeout_s=30.0)]
+    worker = Worker(
+        consumer,
+        cast("Pipeline", pipeline),
+        sinks,
+        DeadLetters(
+            producer, f"{queue}.dlq", queue=queue, host="h", version="0", with_settlement=with_them
+        ),
+        Removals(cast("VaultClients", None), outages, on_removed=metrics.removed, log=log),
+        outages,
+        WorkerOptions(
+            concurrency=CONCURRENCY,
+            max_attempts=3,
+            retry=Backoff(0.1, 0.5),
+            drain_s=10.0,
+            remove=False,
+            remove_forwarded=False,
+        ),
+        stop=stop,
+        metrics=metrics,
+        health=Health(),
+        log=log,
+        recording_log=RecordingLog("json", log),
+        settles_with=lambda done: [(target, done.message)] if with_them else (),
+    )
+    return worker, stop, producer
+
+
+def one_round(server: ApacheKafka, events: int, work_s: float, *, with_them: bool) -> float:
+    """Events per second."""
+    system = ApacheKafkaSystem(server.address("PLAINTEXT"), server)
+    system.transactions = True  # the reader's: it sees what is committed
+    queue, target = system.new_queue(PARTITIONS), system.new_queue(PARTITIONS)
+    fill(system, queue, events)
+    reader = KafkaConsumer(
+        replace(system.options(), group=f"{system.group}-reader", transactions=False,
+                extra={"isolation.level": "read_committed"}),
+        target, log=system.log,
+    )  # fmt: skip
+    while not system.log.events("partitions_assigned"):
+        reader.receive(0.1)
+    pipeline = FixedPipeline(work_s)
+    worker, stop, producer = worker_on(system, queue, target, pipeline, with_them=with_them)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        seen = 0
+        while seen < events:
+            delivery = reader.receive(WAIT_S)
+            if delivery is None:
+                raise SystemExit(f"only {seen} of {events} results came")
+            delivery.ack()
+            seen += 1
+        return events / (time.perf_counter() - pipeline.began_at)
+    finally:
+        stop.set()
+        thread.join()
+        producer.close(5)
+        reader.close(5)
+
+
+def fill(system: ApacheKafkaSystem, queue: str, events: int) -> None:
+    """Publish the events, many at once."""
+    producer = KafkaProducer(replace(system.options(), transactions=False), log=system.log)
+    with ThreadPoolExecutor(16) as pool:
+        for sent in [
+            pool.submit(
+                producer.publish, queue, Message(event_body(n), b"%d" % n), timeout_s=WAIT_S
+            )
+            for n in range(events)
+        ]:
+            sent.result()
+    producer.close(10)
+
+
+def main() -> int:
+    """Measure, print, and say by the exit code whether the floor is kept."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.transactions")
+    parser.add_argument("--events", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    words = parser.parse_args()
+    rows = []
+    server = ApacheKafka()
+    try:
+        server.start()
+        one_round(server, 50, 0.0, with_them=True)  # topics of the coordinator, warm code
+        for work_ms in WORK_MS:
+            events = words.events if work_ms < WORK_MS[-1] else words.events // 4
+            rates: dict[bool, list[float]] = {False: [], True: []}
+            for number in range(words.rounds):
+                for with_them in (False, True) if number % 2 else (True, False):
+                    rate = one_round(server, events, work_ms / 1000, with_them=with_them)
+                    rates[with_them].append(rate)
+            rows.append(row_of(work_ms, rates))
+            print_row(rows[-1])
+    finally:
+        server.close()
+    if words.json:
+        words.json.write_text(json.dumps(rows, indent=1) + "\n")
+    return 0 if all(float(row["ratio_median"]) >= FLOOR for row in rows) else 1
+
+
+def row_of(work_ms: float, rates: dict[bool, list[float]]) -> dict[str, float]:
+    """Medians, and the ratios of the pairs that ran one after the other."""
+    ratios = sorted(with_ / without for without, with_ in zip(*rates.values(), strict=True))
+    return {
+        "work_ms": work_ms,
+        "without_per_s": round(statistics.median(rates[False]), 1),
+        "with_per_s": round(statistics.median(rates[True]), 1),
+        "ratio_median": round(statistics.median(ratios), 2),
+        "ratio_min": round(ratios[0], 2),
+        "ratio_max": round(ratios[-1], 2),
+    }
+
+
+def print_row(row: dict[str, float]) -> None:
+    """One line, as the documents show it."""
+    print(
+        f"Apache Kafka {VERSION}, {os.cpu_count()} processors, {CONCURRENCY} recordings at once, "
+        f"{row['work_ms']:g} ms of work each: {row['without_per_s']:g} events/s without, "
+        f"{row['with_per_s']:g} with transactions, ratio {row['ratio_median']:g} "
+        f"({row['ratio_min']:g}-{row['ratio_max']:g})",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
