@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -106,6 +108,21 @@ def solid(rgb: tuple[int, int, int], kr: float, kb: float, *, full: bool) -> Vid
     return VideoFrame.from_ndarray(planes, format="yuv420p")
 
 
+@contextmanager
+def own_priority() -> Iterator[None]:
+    """Leave this thread's scheduling as it was.
+
+    SVT-AV1, when it may, makes the thread that starts it a real-time one of the highest priority.
+    Every process that the tests start would inherit that and let no other run.
+    """
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
+
+
+@own_priority()
 def encode(
     container: str,
     codec: str = "libx264",
