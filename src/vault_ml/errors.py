@@ -117,6 +117,18 @@ class RecordingNotFound(RetryableError):
 class RecordingIncomplete(RetryableError):
     """The recording arrived cut off."""
 
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        patience_s: float = 0.0,
+        max_attempts: int | None = None,
+        is_broken_off: bool = False,
+    ) -> None:
+        """`is_broken_off` says that its transfer ended too early, and not the recording."""
+        super().__init__(message, patience_s=patience_s, max_attempts=max_attempts)
+        self.is_broken_off = is_broken_off
+
 
 class RecordingEncrypted(RetryableError):
     """The recording is encrypted and no key of RECORDING_KEYS fits."""

@@ -31,6 +31,10 @@ NAMES = (
     "forward_media.after",
     "forward_metadata.before",
     "forward_metadata.after",
+    "forward_hub.before",
+    "forward_hub.after",
+    "forward_detections.before",
+    "forward_detections.after",
     "settle.before",  # 10
     "settle.after",  # acknowledged, the broker has not confirmed it yet
     "settled",  # the broker has confirmed it

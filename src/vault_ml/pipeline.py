@@ -15,6 +15,7 @@ from functools import partial
 from vault_ml import __version__
 from vault_ml.brokers.port import Message
 from vault_ml.detector_process import DetectorProcess
+from vault_ml.errors import RecordingIncomplete
 from vault_ml.event import RecordingEvent
 from vault_ml.failpoints import reach
 from vault_ml.interest.judging import Interest
@@ -44,6 +45,8 @@ from vault_ml.vault.growth import Growth
 from vault_ml.verdict import Rules, Verdict, judge
 from vault_ml.video.decoder_pool import DecodedRecording, DecoderPool
 from vault_ml.video.sampling import Sampling
+
+_BEGUN_AGAIN = 2  # so often, when a transfer broke off, before it costs the event a try
 
 
 @dataclass(slots=True)
@@ -154,7 +157,7 @@ class Pipeline:
             # 3 fetch, 4 decode: together, because a recording may be fetched as it is decoded
             decoded, recording = self._outages.patiently(
                 "vault",
-                lambda: lease.run(lambda vault: self._decode(vault, lease, event, progress)),
+                lambda: lease.run(lambda vault: self._decode_whole(vault, lease, event, progress)),
                 probe=lease.vault.ping if lease.is_own else None,
             )
         # 5 detect
@@ -165,6 +168,22 @@ class Pipeline:
         with progress.room("judge"):
             verdict = self._judge(event, looked_at)
             return self._result(event, message, recording, looked_at, verdict, progress)
+
+    def _decode_whole(
+        self, vault: VaultClient, lease: Lease, event: RecordingEvent, progress: Progress
+    ) -> tuple[DecodedRecording, _Fetched]:
+        """Begin again at once when the transfer broke off: that is the way's trouble.
+
+        Only what breaks off again and again costs the event a try; where the broker counts every
+        delivery as one, an event may have no other left.
+        """
+        for _ in range(_BEGUN_AGAIN):
+            try:
+                return self._decode(vault, lease, event, progress)
+            except RecordingIncomplete as error:
+                if not error.is_broken_off:
+                    raise
+        return self._decode(vault, lease, event, progress)
 
     def _decode(
         self, vault: VaultClient, lease: Lease, event: RecordingEvent, progress: Progress

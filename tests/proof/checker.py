@@ -18,7 +18,8 @@ _CLOCK_S = 0.002
 # What may cost a try of a recording that no attempt was counted for: the process or the lease was
 # lost before the count could be written down.
 _UNCOUNTED = (
-    "kill", "failpoint", "freeze", "join", "leave", "broker", "vault", "weather to the broker",
+    "kill", "failpoint", "freeze", "join", "leave", "broker", "vault", "hub",
+    "weather to the broker",
 )  # fmt: skip
 
 
@@ -187,6 +188,9 @@ def _removals(books: _Books) -> Iterator[Finding]:
                 yield _too_early(key, "its forward had not been accepted")
         if duty.forwards_metadata and not books.was_forwarded(key, "forward_metadata", index):
             yield _too_early(key, "its metadata had not been accepted")
+        for what in ("forward_hub", "forward_detections") if duty.forwards_hub else ():
+            if not books.was_forwarded(key, what, index):
+                yield _too_early(key, f"Hub had not accepted it ({what})")
 
 
 def _results(books: _Books, expected: Mapping[str, Expected]) -> Iterator[Finding]:
@@ -287,6 +291,8 @@ def _forwards(books: _Books) -> Iterator[Finding]:
     for what, is_on in (
         ("forward_media", books.duty.forwards_media),
         ("forward_metadata", books.duty.forwards_metadata),
+        ("forward_hub", books.duty.forwards_hub),
+        ("forward_detections", books.duty.forwards_hub),
     ):
         for event in books.good:
             key = event.key

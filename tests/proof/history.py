@@ -69,11 +69,12 @@ class Letter:
 
 @dataclass(frozen=True)
 class VaultCall:
-    """One request that the Vault itself saw, in the order of arrival.
+    """One request that the Vault itself saw, or Hub, in the order of arrival.
 
     Attributes:
         at: Unix seconds.
-        what: `sign`, `blob`, `remove`, `forward_media`, `forward_metadata` or `other`.
+        what: of the Vault `sign`, `blob`, `remove`, `forward_media`, `forward_metadata` or `other`;
+            of Hub `forward_hub` or `forward_detections`.
         status: what it answered, whether or not the answer arrived; 0 for none.
     """
 
@@ -107,6 +108,7 @@ class Duty:
     Attributes:
         transactions: results become visible together with the settlement of their event.
         remembers: finished runs are kept in an outcome store.
+        forwards_hub: results and detections go to Kerberos Hub itself.
     """
 
     removes: bool
@@ -117,6 +119,7 @@ class Duty:
     max_attempts: int
     transactions: bool = False
     remembers: bool = False
+    forwards_hub: bool = False
 
 
 @dataclass

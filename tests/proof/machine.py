@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proof.history import Event, Fault, History, Letter, Result, VaultCall
+from proof.hub import CLOUD_KEY, EmbeddedHub
 from proof.material import Message
 from proof.patience import Patience
 from proof.plan import Act, Kind, Plan
@@ -30,6 +31,7 @@ _VAULT_MODES: dict[str, Mode] = {
     "vault errs": "errs",
     "vault hangs": "hangs",
 }
+_HUB_MODES: dict[str, Mode] = {"hub refuses": "refuses", "hub errs": "errs"}
 _TICK_S = 0.05
 _STOP_WITHIN_S = 180.0  # who does not end by then hangs; the drain of a worker is 10 s
 
@@ -100,13 +102,16 @@ class _Run:
         self._way = UnreliableWay(plan.seed, plan.weather)
         self._way.lead_to(int(self._vault.url.rpartition(":")[2]))
         self._vault.account.url = self._way.url  # signed URLs lead through the proxy as well
+        self._hub = EmbeddedHub()
+        self._way_to_hub = UnreliableWay(f"hub {plan.seed}", plan.weather, to="hub")
+        self._way_to_hub.lead_to(self._hub.port)
         name = f"{plan.seed}-{os.getpid()}-{time.time_ns() // 1_000_000}"
         self._queues: Queues = system.open(name, plan.lease_s, is_calm=plan.is_calm)
         self._workers = Workers(command, self._variables(model, folder), logs, plan.failpoints)
         self._faults: list[Fault] = []
         self._active: list[threading.Thread] = []
         self._crashes: list[BaseException] = []
-        self._locks = {"vault": threading.Lock(), "broker": threading.Lock()}
+        self._locks = {name: threading.Lock() for name in ("vault", "hub", "broker")}
         self._more = 0  # workers beyond the plan's number, by `join`
         self._shown = {"results": 0, "letters": 0}
         self._outcomes: set[str] = set()
@@ -129,6 +134,10 @@ class _Run:
             "FORWARDING_OBJECT_THRESHOLD": str(duty.object_threshold),
             "REMOVE_AFTER_PROCESSED": str(duty.removes).lower(),
             "REMOVE_AFTER_FORWARD_QUEUED": str(duty.removes_forwarded).lower(),
+            "HUB_API_URL": self._way_to_hub.url if duty.forwards_hub else "",
+            "HUB_CLOUD_KEY": CLOUD_KEY if duty.forwards_hub else "",
+            "FORWARDING_HUB": str(duty.forwards_hub).lower(),
+            "FORWARDING_DETECTIONS": str(duty.forwards_hub).lower(),
             "KAFKA_TRANSACTIONS": str(duty.transactions).lower(),
             "OUTCOMES": f"sqlite:{folder / 'outcomes.db'}" if duty.remembers else "",
             "RETRY_MAX_ATTEMPTS": str(duty.max_attempts),
@@ -158,12 +167,15 @@ class _Run:
             events=events,
             results=[_result(raw) for raw in self._queues.results],
             letters=[_letter(raw) for raw in self._queues.letters],
-            calls=[call for call in calls if call.key],
+            calls=sorted(
+                [call for call in [*calls, *self._hub.calls] if call.key], key=lambda call: call.at
+            ),
             faults=sorted(
                 [
                     *self._faults,
                     *self._workers.faults,
                     *self._way.faults,
+                    *self._way_to_hub.faults,
                     *self._queues.faults,
                 ],
                 key=lambda fault: fault.at,
@@ -181,7 +193,9 @@ class _Run:
             thread.join(60)
         self._queues.close()
         self._way.close()
+        self._way_to_hub.close()
         self._vault.stop()
+        self._hub.close()
 
     def _put(self) -> list[Event]:
         """Store the recordings, put the events on the queue: mixed, some of them twice."""
@@ -275,7 +289,9 @@ class _Run:
     def _carry_out_act(self, act: Act) -> None:
         try:
             if act.kind in _VAULT_MODES:
-                self._trouble_vault(act)
+                self._trouble_way("vault", self._way, _VAULT_MODES[act.kind], act)
+            elif act.kind in _HUB_MODES:
+                self._trouble_way("hub", self._way_to_hub, _HUB_MODES[act.kind], act)
             elif act.kind.startswith("broker"):
                 self._trouble_broker(act)
             else:
@@ -286,12 +302,12 @@ class _Run:
     def _note(self, kind: Kind, seconds: float = 0.0) -> None:
         self._faults.append(Fault(time.time(), kind, seconds=round(seconds, 2)))
 
-    def _trouble_vault(self, act: Act) -> None:
-        with self._locks["vault"]:
+    def _trouble_way(self, name: str, way: UnreliableWay, mode: Mode, act: Act) -> None:
+        with self._locks[name]:
             self._note(act.kind, act.seconds)
-            self._way.set_mode(_VAULT_MODES[act.kind])
+            way.set_mode(mode)
             time.sleep(act.seconds)
-            self._way.set_mode("open")
+            way.set_mode("open")
 
     def _trouble_broker(self, act: Act) -> None:
         with self._locks["broker"]:

@@ -12,6 +12,9 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+# To ask the kernel about a hundred threads costs time that the workers should have.
+_LOOK_EVERY_S = 0.4
+
 
 class Patience:
     """What is left of it, in seconds in which the watched processes could run.
@@ -42,6 +45,8 @@ class Patience:
     def look(self) -> float:
         """How much is used up; to be called at least every second."""
         now = self._clock()
+        if now - self._looked_at < _LOOK_EVERY_S:
+            return self.used_s
         passed_s = now - self._looked_at
         self._looked_at = now
         before, self._waited = self._waited, waiting_ns(self._pids())

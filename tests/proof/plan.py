@@ -23,12 +23,15 @@ Kind = Literal[
     "vault resets",  # connections are reset
     "vault errs",  # 503 to everything
     "vault hangs",  # accepts and never answers
+    "hub refuses",  # the same of Kerberos Hub
+    "hub errs",
     "broker killed",  # kill -9, started again
     "broker freezes",  # stopped for a while
     "broker refuses",  # nobody listens, what it keeps is kept
     "broker resets",  # connections are reset
     "broker errs",  # 503 to everything
 ]
+HUB_TROUBLE: tuple[Kind, ...] = ("hub refuses", "hub errs")
 VAULT_TROUBLE: tuple[Kind, ...] = ("vault refuses", "vault resets", "vault errs", "vault hangs")
 
 # Those that only a certain duty or poison can reach.
@@ -36,6 +39,10 @@ _PUBLISH = frozenset({"publish.before", "publish.after"})
 _REMOVAL = frozenset({"settled", "remove.before", "remove.after"})
 _MEDIA = frozenset({"forward_media.before", "forward_media.after"})
 _METADATA = frozenset({"forward_metadata.before", "forward_metadata.after"})
+_HUB = frozenset(
+    {"forward_hub.before", "forward_hub.after", "forward_detections.before",
+     "forward_detections.after"}
+)  # fmt: skip
 _POISON = frozenset({"retry.before", "retry.after", "dead_letter.before", "dead_letter.after"})
 
 
@@ -117,6 +124,7 @@ def draw(
         forwards_metadata=forwards and rng.random() < 0.6,
         transactions=has_transactions and number % 3 == 1,
         remembers=number % 5 == 2,
+        forwards_hub=number % 4 == 1 or number % 8 == 2,
     )
     workers = rng.choice((2, 2, 3))
     return Plan(
@@ -127,9 +135,11 @@ def draw(
         copies=rng.choice((0.0, 0.03, 0.08)),
         poison=rng.randint(3, 8),
         failpoints=_failpoints(rng, number, duty, events // workers),
-        acts=_acts(rng, troubles),
+        acts=_acts(rng, (*troubles, *(HUB_TROUBLE if duty.forwards_hub else ()))),
         weather=Weather(*(rng.choice((0.0, chance)) for chance in (0.05, 0.03, 0.04))),
-        lease_s=rng.choice((2.0, 3.0, 4.0)),
+        # As short as a busy machine allows: whoever works on a third of a processor must still be
+        # able to lengthen what he holds.
+        lease_s=rng.choice((5.0, 6.0, 8.0)),
     )
 
 
@@ -141,6 +151,7 @@ def _duty(
     forwards_metadata: bool = False,
     transactions: bool = False,
     remembers: bool = False,
+    forwards_hub: bool = False,
 ) -> Duty:
     return Duty(
         removes=removes,
@@ -151,6 +162,7 @@ def _duty(
         max_attempts=4,
         transactions=transactions,
         remembers=remembers,
+        forwards_hub=forwards_hub,
     )
 
 
@@ -171,6 +183,7 @@ def _is_reached(name: str, duty: Duty) -> bool:
         or (name in _REMOVAL and not duty.removes)
         or (name in _MEDIA and not duty.forwards_media)
         or (name in _METADATA and not duty.forwards_metadata)
+        or (name in _HUB and not duty.forwards_hub)
     )
 
 

@@ -12,7 +12,7 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -43,6 +43,7 @@ _FORWARDS = Duty(
     object_threshold=1,
     max_attempts=4,
 )
+_TO_HUB = replace(_REMOVES, forwards_hub=True)
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Planted:
 
 
 def _plan(name: str, duty: Duty, **more: Any) -> Plan:
-    return Plan(f"planted-{name}", duty, **{"workers": 1, "concurrency": 2, "lease_s": 2.0, **more})
+    return Plan(f"planted-{name}", duty, **{"workers": 1, "concurrency": 2, "lease_s": 4.0, **more})
 
 
 # --- the mistakes --------------------------------------------------------------------------------
@@ -106,6 +107,25 @@ def remove_before_forward() -> None:
         forward(self, key)
 
     forward = _put(VaultClient, "forward_media", forward_late)
+
+
+def remove_before_hub() -> None:
+    """The recording is removed, and only then Hub gets its result."""
+    from vault_ml.sinks.forward_hub import ForwardToHubQueue
+    from vault_ml.vault.client import VaultClient
+
+    vaults = []
+
+    def remembered(self: Any, *args: Any, **more: Any) -> None:
+        vaults.append(self)
+        init(self, *args, **more)
+
+    def send_late(self: Any, processed: Any) -> None:
+        vaults[0].remove(processed.event.key, "local")
+        send(self, processed)
+
+    init = _put(VaultClient, "__init__", remembered)
+    send = _put(ForwardToHubQueue, "send", send_late)
 
 
 def commit_beyond_a_hole() -> None:
@@ -226,6 +246,12 @@ BUGS: Mapping[str, Planted] = MappingProxyType(
             "the recording is removed before its forward is asked for",
             remove_before_forward,
             _plan("forward", _FORWARDS),
+            frozenset({"removed too early"}),
+        ),
+        "remove before Hub has it": Planted(
+            "the recording is removed before Hub has confirmed its result",
+            remove_before_hub,
+            _plan("hub", _TO_HUB),
             frozenset({"removed too early"}),
         ),
         "commit beyond a hole": Planted(

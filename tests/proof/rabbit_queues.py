@@ -37,7 +37,7 @@ class RabbitSystem:
     def __init__(self) -> None:
         self._server = RabbitMQ()
         self._server.start(_START_S)
-        self._way = UnreliableWay("rabbitmq", Weather(), knows_keys=False)
+        self._way = UnreliableWay("rabbitmq", Weather(), to="broker")
         self._way.lead_to(int(self._server.address.host.rpartition(":")[2]))
         with _connection(self._server.address) as connection:
             product = connection._impl.server_properties["version"]

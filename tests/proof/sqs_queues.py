@@ -42,7 +42,7 @@ class SqsSystem:
     def __init__(self) -> None:
         self._server = Ministack()
         self._server.start()
-        self._way = UnreliableWay("sqs", _WEATHER, knows_keys=False)
+        self._way = UnreliableWay("sqs", _WEATHER, to="broker")
         self._way.lead_to(self._server.port)
         self._runs = 0
         boto = metadata.version("boto3")

@@ -35,13 +35,15 @@ _PIECE = 65536
 class UnreliableWay:
     """The way to one server, from a thread of its own."""
 
-    def __init__(self, seed: str, weather: Weather, *, knows_keys: bool = True) -> None:
+    def __init__(
+        self, seed: str, weather: Weather, *, to: Literal["vault", "hub", "broker"] = "vault"
+    ) -> None:
         """Listen; `lead_to` says where to.
 
         Args:
             seed: of the weather.
             weather: how often replies are disturbed.
-            knows_keys: it is in front of a Vault; otherwise any reply may be cut off.
+            to: whom it is in front of; unless it is a Vault, any reply may be cut off.
         """
         self._rng = random.Random(f"way {seed}")
         self._weather = weather
@@ -54,7 +56,7 @@ class UnreliableWay:
         self._server: asyncio.Server | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="way", daemon=True)
         self._thread.start()
-        self._knows_keys = knows_keys
+        self._leads_to = to
         self.port = 0
         self._do(self._listen())
 
@@ -192,11 +194,10 @@ class UnreliableWay:
             await writer.drain()
 
     def _may_cut(self, key: str) -> bool:
-        return not self._knows_keys or (bool(key) and key not in self._cut)
+        return self._leads_to != "vault" or (bool(key) and key not in self._cut)
 
     def _note(self, kind: str, key: str, seconds: float = 0.0) -> None:
-        where = "vault" if self._knows_keys else "broker"
-        kind = f"weather to the {where}: {kind}"
+        kind = f"weather to the {self._leads_to}: {kind}"
         self._faults.append(Fault(time.time(), kind, key, seconds))
 
 

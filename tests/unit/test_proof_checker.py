@@ -74,6 +74,20 @@ EXPECTED = {
 }
 
 
+def to_hub(history: History) -> None:
+    """As if the one that is forwarded went to Hub as well, as it must."""
+    history.duty = replace(DUTY, forwards_hub=True)
+    history.calls[:0] = [
+        VaultCall(10.5, what, "a", 200) for what in ("forward_hub", "forward_detections")
+    ]
+
+
+def test_recording_that_hub_has_may_go() -> None:
+    history = good()
+    to_hub(history)
+    assert check(history, EXPECTED) == []
+
+
 def test_empty_history_has_nothing_wrong() -> None:
     empty = History("kafka", "1", "0", DUTY, is_settled=True)
     assert check(empty, {}) == []
@@ -150,6 +164,23 @@ def removed_after_refused_forward(history: History) -> None:
 def removed_before_metadata(history: History) -> None:
     late = VaultCall(30.0, "forward_metadata", "a", 200)
     history.calls = [c for c in history.calls if c.what != "forward_metadata"] + [late]
+
+
+def removed_before_hub_had_it(history: History) -> None:
+    to_hub(history)
+    removal = next(c for c in history.calls if c.what == "remove" and c.key == "a")
+    history.calls = [removal, *(c for c in history.calls if c is not removal)]
+
+
+def removed_before_hub_had_the_detections(history: History) -> None:
+    to_hub(history)
+    history.calls = [c for c in history.calls if c.what != "forward_detections"]
+
+
+def never_forwarded_to_hub(history: History) -> None:
+    history.duty = replace(DUTY, forwards_hub=True, removes=False)
+    history.calls = [call for call in history.calls if call.what != "remove"]
+    history.present += ["a", "b"]
 
 
 def poison_removed(history: History) -> None:
@@ -243,6 +274,9 @@ WRONG: list[tuple[Callable[[History], None], str]] = [
     (removed_before_forward, "removed too early"),
     (removed_after_refused_forward, "removed too early"),
     (removed_before_metadata, "removed too early"),
+    (removed_before_hub_had_it, "removed too early"),
+    (removed_before_hub_had_the_detections, "removed too early"),
+    (never_forwarded_to_hub, "not forwarded"),
     (poison_removed, "removed too early"),
     (two_run_ids, "differing duplicates"),
     (two_contents, "differing duplicates"),
@@ -339,7 +373,7 @@ def test_fifty_seeds_kill_at_every_place_and_bring_every_trouble() -> None:
     kinds = {act.kind for plan in plans for act in plan.acts}
     assert kinds >= {
         "kill", "freeze", "leave", "join", "vault refuses", "vault resets", "vault errs",
-        "vault hangs", "broker killed", "broker freezes",
+        "vault hangs", "broker killed", "broker freezes", "hub refuses", "hub errs",
     }  # fmt: skip
     assert any(plan.copies for plan in plans)
     assert all(plan.poison for plan in plans)

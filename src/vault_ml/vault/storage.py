@@ -291,7 +291,8 @@ def transfer_errors(who: str) -> Iterator[None]:
         if failure.trouble in {Trouble.CUT_OFF, Trouble.OUT_OF_TIME}:
             # This recording's trouble: a trickle must not hold up all the others for ever.
             raise RecordingIncomplete(
-                f"{who} did not send the whole recording ({failure}); it is fetched again later."
+                f"{who} did not send the whole recording ({failure}); it is fetched again later.",
+                is_broken_off=failure.trouble is Trouble.CUT_OFF,
             ) from failure
         raise VaultUnavailable(
             f"{who} stopped in the middle ({failure}); check the network and its log."
