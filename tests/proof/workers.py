@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -22,7 +23,12 @@ class WorkerProcess:
     """One start of one worker."""
 
     def __init__(
-        self, command: Sequence[str], variables: Mapping[str, str], log: Path, failpoint: str
+        self,
+        command: Sequence[str],
+        variables: Mapping[str, str],
+        log: Path,
+        failpoint: str,
+        processor: int,
     ) -> None:
         machine = {name: os.environ[name] for name in _KEPT if name in os.environ}
         armed = {"VAULT_ML_FAILPOINTS": failpoint} if failpoint else {}
@@ -40,6 +46,10 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
+        # One processor for a worker and its children: with two, each has a thread that spins while
+        # it waits for the next frame, and a dozen of those take the machine from all the others.
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(self.process.pid, {processor})
 
     def kill(self) -> None:
         """Kill -9."""
@@ -157,7 +167,9 @@ class Workers:
     def _start(self) -> None:
         failpoint = self._failpoints.pop(0) if self._failpoints else ""
         log = self._folder / f"worker-{len(self.all):02}.log"
-        worker = WorkerProcess(self._command, self._variables, log, failpoint)
+        processors = sorted(os.sched_getaffinity(0))
+        processor = processors[(os.getpid() + len(self.all)) % len(processors)]
+        worker = WorkerProcess(self._command, self._variables, log, failpoint, processor)
         self._running.append(worker)
         self.all.append(worker)
 
