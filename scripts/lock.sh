@@ -9,5 +9,5 @@ compile=("$uv" pip compile --quiet --universal --python-version 3.11 --generate-
 "${compile[@]}" "$@" pyproject.toml --extra all --extra dev -o requirements/dev.txt
 "${compile[@]}" "$@" pyproject.toml --extra all -c requirements/dev.txt -o requirements/run.txt
 # The GPU image: onnxruntime-gpu instead of onnxruntime, with NVIDIA's own packages for CUDA and cuDNN.
-"${compile[@]}" "$@" pyproject.toml --extra gpu --extra kafka --extra sqs --extra rabbitmq --extra redis -c requirements/dev.txt -o requirements/run-gpu.txt
+"${compile[@]}" "$@" pyproject.toml --extra gpu --extra kafka --extra sqs --extra rabbitmq --extra redis --extra tracing -c requirements/dev.txt -o requirements/run-gpu.txt
 printf 'hatchling\neditables\nsetuptools\nwheel\n' | "${compile[@]}" "$@" - -o requirements/build.txt

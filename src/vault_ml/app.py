@@ -46,6 +46,7 @@ from vault_ml.sinks.publish import Publish
 from vault_ml.telemetry.health import Health
 from vault_ml.telemetry.logs import Logger, RecordingLog, configure
 from vault_ml.telemetry.metrics import Metrics
+from vault_ml.telemetry.tracing import NoTracing, Tracing, tracing_to
 from vault_ml.vault.client import VaultClient, VaultOptions
 from vault_ml.vault.clients import VaultClients
 from vault_ml.vault.encrypted import RecordingKeys
@@ -105,6 +106,8 @@ def _wire(
 ) -> Worker | None:
     """Start everything in order: model, detector, decoders, Vault, broker. None when stopped."""
     recording_log = RecordingLog(chosen.log_format, log, publishes=chosen.queue_target is not None)
+    tracing = _tracing(chosen)
+    stack.callback(tracing.close)
     model = _model(chosen, log, recording_log)
     detector = _detector(chosen, model)
     stack.callback(detector.close)
@@ -208,7 +211,13 @@ def _wire(
         recording_log=recording_log,
         finished=finished,
         settles_with=_settles_with(chosen, broker),
+        tracing=tracing,
     )
+
+
+def _tracing(chosen: Settings) -> Tracing:
+    endpoint = chosen.otel_exporter_otlp_endpoint
+    return NoTracing() if endpoint is None else tracing_to(endpoint, version=__version__)
 
 
 def _scene(chosen: Settings, stack: ExitStack, log: Logger) -> SceneMemory | None:

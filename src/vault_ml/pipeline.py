@@ -36,6 +36,7 @@ from vault_ml.run_id import WayOfLooking, run_id
 from vault_ml.scene.memory import SceneMemory
 from vault_ml.sinks.port import Processed
 from vault_ml.telemetry.metrics import Metrics
+from vault_ml.telemetry.tracing import NO_TRACE, Trace
 from vault_ml.tracking.following import follow
 from vault_ml.tracking.track import Track
 from vault_ml.vault.client import Opened, VaultClient
@@ -57,11 +58,13 @@ class Progress:
         stage: the room it is in; a log line or a dead letter names it when it fails there.
         seconds: time spent per room so far.
         key: the recording's name, once the event was understood.
+        trace: told of the rooms, too, once the event was understood.
     """
 
     stage: str = "receive"
     seconds: dict[str, float] = field(default_factory=dict)
     key: str | None = None
+    trace: Trace = NO_TRACE
 
     @contextmanager
     def room(self, name: str) -> Iterator[None]:
@@ -69,7 +72,8 @@ class Progress:
         self.stage = name
         started = time.perf_counter()
         try:
-            yield
+            with self.trace.room(name):
+                yield
         finally:
             spent = time.perf_counter() - started
             self.seconds[name] = self.seconds.get(name, 0.0) + spent
@@ -297,7 +301,9 @@ class Pipeline:
             message=Message(
                 result.body,
                 message_key(event, message.key),
-                message_headers(identity, __version__, message.headers),
+                message_headers(
+                    identity, __version__, {**message.headers, **progress.trace.headers}
+                ),
             ),
             run_id=identity,
             seconds=progress.seconds,

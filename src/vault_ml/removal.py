@@ -20,6 +20,7 @@ from vault_ml.event import RecordingEvent, Storage
 from vault_ml.failpoints import reach
 from vault_ml.outage import Outages, Stopping
 from vault_ml.telemetry.log import Log
+from vault_ml.telemetry.tracing import NO_TRACE, Trace
 from vault_ml.vault.clients import VaultClients
 
 
@@ -29,6 +30,7 @@ class _Removal:
     source: str
     storage: Storage | None
     then: Callable[[], None]
+    trace: Trace
 
 
 class Removals:
@@ -60,6 +62,7 @@ class Removals:
         settled: Future[None],
         event: RecordingEvent,
         then: Callable[[], None] = lambda: None,
+        trace: Trace = NO_TRACE,
     ) -> None:
         """Remove the event's recording once `settled` is done; not when the settlement was lost.
 
@@ -67,9 +70,10 @@ class Removals:
             settled: of the event.
             event: names the recording.
             then: called when it is gone.
+            trace: of the recording.
         """
         # Not the event itself: it would be kept in memory until the settlement.
-        removal = _Removal(event.key, event.source, event.storage, then)
+        removal = _Removal(event.key, event.source, event.storage, then, trace)
 
         def decide(future: Future[None]) -> None:
             if future.cancelled() or future.exception() is not None:
@@ -100,7 +104,8 @@ class Removals:
             started = time.perf_counter()
             reach("remove.before")
             try:
-                self._remove(removal)
+                with removal.trace.room("remove"):
+                    self._remove(removal)
             except Stopping:
                 self._left += 1
             except VaultMLError as error:

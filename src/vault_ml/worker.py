@@ -17,7 +17,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -38,6 +38,7 @@ from vault_ml.sinks.port import Processed, Sink
 from vault_ml.telemetry.health import Health
 from vault_ml.telemetry.logs import Logger, RecordingLog
 from vault_ml.telemetry.metrics import Metrics
+from vault_ml.telemetry.tracing import NoTracing, Trace, Tracing
 
 # How long a recording thread waits for an event before it looks whether it should stop.
 _RECEIVE_S = 0.5
@@ -90,6 +91,7 @@ class Worker:
         recording_log: RecordingLog,
         finished: FinishedRuns | None = None,
         settles_with: Callable[[Processed], Sequence[Outgoing]] = _nothing,
+        tracing: Tracing | None = None,
     ) -> None:
         """Wire it; nothing starts before `run`.
 
@@ -110,6 +112,7 @@ class Worker:
         self._recording_log = recording_log
         self._finished = finished
         self._settles_with = settles_with
+        self._tracing = tracing or NoTracing()
         # What follows a transaction may take a moment, and the next one must not wait for it.
         self._afterwards = ThreadPoolExecutor(1, thread_name_prefix="settled")
         self._bug: Exception | None = None
@@ -177,6 +180,7 @@ class Worker:
         reach("receive.after")
         try:
             event = self._parse(delivery, progress)
+            progress.trace = self._trace(event, delivery, progress)
             repeat = self._repeat(event)
             processed = None if repeat else self._process(event, delivery, progress)
         except Stopping:
@@ -190,14 +194,24 @@ class Worker:
             log.exception("bug", stage=progress.stage, **_named(progress))
             self._try_later(delivery, error, progress, _BUG_ATTEMPTS)
         else:
+            if progress.trace.id is not None:
+                log = log.bind(trace_id=progress.trace.id)
             if repeat is not None:
-                self._settle_again(delivery, event, repeat, log)
+                self._settle_again(delivery, event, repeat, progress, log)
             if processed is not None:
                 self._finish(delivery, processed, progress)
                 self._metrics.outcome("processed")
                 self._metrics.rooms(progress.seconds)
                 self._metrics.looked_at(len(processed.frames))
                 self._recording_log.processed(log, processed, seconds=time.perf_counter() - started)
+                progress.trace.note(
+                    run_id=processed.run_id,
+                    frames=len(processed.frames),
+                    objects=processed.verdict.count,
+                    bytes_fetched=processed.bytes_fetched,
+                )
+        finally:
+            progress.trace.end()
 
     def _parse(self, delivery: Delivery, progress: Progress) -> RecordingEvent:
         # 2 parse
@@ -209,6 +223,17 @@ class Worker:
         reach("parse.after")
         self._recording_log.received(event)
         return event
+
+    def _trace(self, event: RecordingEvent, delivery: Delivery, progress: Progress) -> Trace:
+        spent_s = progress.seconds["parse"]
+        trace = self._tracing.recording(
+            event.trace_id,
+            delivery.message.headers,
+            {"key": event.key, "delivery": delivery.id, "attempt": delivery.attempt},
+            seconds=spent_s,
+        )
+        trace.past("parse", spent_s)
+        return trace
 
     def _process(self, event: RecordingEvent, delivery: Delivery, progress: Progress) -> Processed:
         # 3 to 6
@@ -233,7 +258,12 @@ class Worker:
         return None if outcome is None else _Repeat(run_id, outcome)
 
     def _settle_again(
-        self, delivery: Delivery, event: RecordingEvent, repeat: _Repeat, log: Logger
+        self,
+        delivery: Delivery,
+        event: RecordingEvent,
+        repeat: _Repeat,
+        progress: Progress,
+        log: Logger,
     ) -> None:
         outcome = repeat.outcome
         self._metrics.duplicate()
@@ -245,7 +275,7 @@ class Worker:
             result_sha256=outcome.result_sha256,
         )
         remove = self._is_removal_due(outcome.is_forwarded) and not outcome.is_removed
-        self._settle(delivery, event, repeat.run_id, remove=remove)
+        self._settle(delivery, event, repeat.run_id, progress.trace, remove=remove)
 
     def _finish(self, delivery: Delivery, processed: Processed, progress: Progress) -> None:
         is_forwarded = any(
@@ -254,7 +284,12 @@ class Worker:
         remove = self._is_removal_due(is_forwarded)
         if publishing := self._settles_with(processed):
             settled = self._settle(
-                delivery, processed.event, processed.run_id, remove=remove, publishing=publishing
+                delivery,
+                processed.event,
+                processed.run_id,
+                progress.trace,
+                remove=remove,
+                publishing=publishing,
             )
             self._then(
                 settled, partial(self._on_published, delivery, processed, progress, is_forwarded)
@@ -262,7 +297,7 @@ class Worker:
             return
         # All is confirmed. Before the settlement, because no event comes again after it.
         self._remember(processed, is_forwarded)
-        self._settle(delivery, processed.event, processed.run_id, remove=remove)
+        self._settle(delivery, processed.event, processed.run_id, progress.trace, remove=remove)
 
     def _on_published(
         self,
@@ -310,17 +345,22 @@ class Worker:
         delivery: Delivery,
         event: RecordingEvent,
         run_id: str,
+        trace: Trace,
         *,
         remove: bool,
         publishing: Sequence[Outgoing] = (),
     ) -> Future[None]:
         # 10 settle
         reach("settle.before")
+        ended = trace.later("settle")
         settled = delivery.ack(publishing)
+        settled.add_done_callback(lambda done: ended(_trouble(done)))
         reach("settle.after")
         # 11 remove, when that is done
         if remove:
-            self._removals.after(settled, event, then=partial(self._was_removed, run_id))
+            self._removals.after(
+                settled, event, then=partial(self._was_removed, run_id), trace=trace
+            )
         return settled
 
     def _was_removed(self, run_id: str) -> None:
@@ -418,6 +458,10 @@ class _Repeat:
 
     run_id: str
     outcome: Outcome
+
+
+def _trouble(done: Future[None]) -> BaseException | None:
+    return CancelledError() if done.cancelled() else done.exception()
 
 
 def _named(progress: Progress) -> dict[str, str]:

@@ -659,6 +659,13 @@ class Settings(BaseSettings):
         "serves nothing.",
     )
 
+    otel_exporter_otlp_endpoint: str | None = Field(
+        None,
+        description="Where traces go, by OTLP over HTTP: `http://collector:4318`. Other `OTEL_` "
+        "variables (headers, service name, sampler) mean what OpenTelemetry's SDK says. Needs the "
+        "extra `tracing`.",
+    )
+
     @classmethod
     def settings_customise_sources(
         cls,
