@@ -5,19 +5,25 @@ from __future__ import annotations
 import pytest
 
 from connected.apache_kafka_system import ApacheKafkaSystem
-from contract.broker_contract import BrokerContract, BrokerSystem
-from contract.transaction_contract import TransactionContract
+from contract.broker_contract import BrokerContract, BrokerSystem, OrderContract, SizeContract
+from contract.transaction_contract import (
+    TransactionContract,
+    TransactionOrderContract,
+    TransactionSizeContract,
+)
 
 pytestmark = [pytest.mark.connected, pytest.mark.timeout(300)]
 
 
-class TestApacheKafka(BrokerContract):
+class TestApacheKafka(OrderContract, SizeContract, BrokerContract):
     @pytest.fixture
     def system(self, kafka_system: ApacheKafkaSystem) -> BrokerSystem:
         return kafka_system
 
 
-class TestApacheKafkaWithTransactions(TransactionContract):
+class TestApacheKafkaWithTransactions(
+    TransactionOrderContract, TransactionSizeContract, TransactionContract
+):
     """The same and more, when everything is settled by transactions."""
 
     @pytest.fixture

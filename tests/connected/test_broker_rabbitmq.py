@@ -5,14 +5,21 @@ from __future__ import annotations
 import pytest
 
 from connected.rabbitmq_system import RabbitSystem
-from contract.broker_contract import CLOSE_S, JOIN_S, BrokerContract, BrokerSystem
+from contract.broker_contract import (
+    CLOSE_S,
+    JOIN_S,
+    BrokerContract,
+    BrokerSystem,
+    OrderContract,
+    SizeContract,
+)
 from contract.browser_contract import BrowserContract, BrowserSystem, bodies
 from vault_ml.brokers.port import Message
 
 pytestmark = [pytest.mark.connected, pytest.mark.timeout(300)]
 
 
-class TestRabbitQuorum(BrokerContract):
+class TestRabbitQuorum(OrderContract, SizeContract, BrokerContract):
     @pytest.fixture
     def system(self, rabbit_system: RabbitSystem) -> BrokerSystem:
         return rabbit_system
@@ -25,7 +32,7 @@ class ClassicSystem(RabbitSystem):
         return name
 
 
-class TestRabbitClassic(BrokerContract):
+class TestRabbitClassic(OrderContract, SizeContract, BrokerContract):
     @pytest.fixture
     def system(self, rabbit_system: RabbitSystem) -> BrokerSystem:
         return ClassicSystem(rabbit_system.address, rabbit_system.server)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 
 from connected.sqs_system import SqsSystem
-from contract.broker_contract import BrokerContract, BrokerSystem
+from contract.broker_contract import BrokerContract, BrokerSystem, OrderContract, SizeContract
 from contract.browser_contract import BrowserContract, BrowserSystem
 
 pytestmark = [pytest.mark.connected, pytest.mark.timeout(300)]
 
 
-class TestSqs(BrokerContract):
-    keeps_order = False
+class TestSqs(SizeContract, BrokerContract):
     close_burns = 1
 
     @pytest.fixture
@@ -20,7 +19,7 @@ class TestSqs(BrokerContract):
         return sqs_system
 
 
-class TestSqsFifo(BrokerContract):
+class TestSqsFifo(OrderContract, SizeContract, BrokerContract):
     close_burns = 1
 
     @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from contract.broker_contract import BrokerContract, BrokerSystem
+from contract.broker_contract import BrokerContract, BrokerSystem, OrderContract
 from contract.kafka_system import MockKafkaSystem
 from vault_ml.demo.kafka_server import EmbeddedKafka
 
@@ -17,7 +17,7 @@ def embedded_kafka() -> Iterator[EmbeddedKafka]:
         yield kafka
 
 
-class TestMockKafka(BrokerContract):
+class TestMockKafka(OrderContract, BrokerContract):
     @pytest.fixture
     def system(self, embedded_kafka: EmbeddedKafka) -> BrokerSystem:
         return MockKafkaSystem(embedded_kafka)

@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 
-from contract.broker_contract import BrokerSystem
+from contract.broker_contract import BrokerSystem, OrderContract
 from contract.browser_contract import BrowserContract, BrowserSystem
-from contract.transaction_contract import TransactionContract
+from contract.transaction_contract import TransactionContract, TransactionSizeContract
 from vault_ml.brokers.browsing import HoldingBrowser
 from vault_ml.brokers.memory import MemoryBroker, MemoryConsumer, MemoryProducer
 from vault_ml.brokers.port import Consumer, Message, Producer
@@ -42,8 +42,8 @@ class MemorySystem:
         self.broker.set_up()
 
 
-class TestMemoryBroker(TransactionContract):
-    settles_in_order = False
+class TestMemoryBroker(TransactionContract, TransactionSizeContract, OrderContract):
+    keeps_order = True
 
     @pytest.fixture
     def system(self) -> BrokerSystem:
