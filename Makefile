@@ -5,7 +5,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo check format test test-fast test-connected golden proof fuzz bench bench-transactions docs build lock
+.PHONY: help setup demo check format test test-fast test-connected golden proof fuzz bench bench-tracking bench-transactions docs build lock
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 22
@@ -57,6 +57,9 @@ fuzz: setup ## Ten thousand damaged recordings: frames or a reason, never a deat
 
 bench: setup ## Speed against the plain loop, side by side in one run
 	$(BIN)/python -m benchmarks
+
+bench-tracking: setup ## What following 50 objects costs per frame, beside a plain IoU tracker
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.tracking
 
 bench-transactions: setup ## What KAFKA_TRANSACTIONS costs, on Apache Kafka (Java 17 and Maven)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.transactions

@@ -22,7 +22,7 @@ def test_nothing_seen_is_no_block() -> None:
 
 
 def test_boxes_without_area_are_left_out_and_so_is_who_has_no_other() -> None:
-    flat = replace(WAY[1], xyxy=(10.0, 10.0, 10.02, 50.0))
+    flat = WAY[1]._replace(xyxy=(10.0, 10.0, 10.02, 50.0))
     some = replace(PERSON, track=replace(PERSON.track, observations=(WAY[0], flat, WAY[2])))
     none = replace(PERSON, track=replace(PERSON.track, observations=(flat,)))
     block = detection_block([some, none], range(5), (100, 100), SOURCE)

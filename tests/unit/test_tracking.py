@@ -5,13 +5,15 @@ import pytest
 
 from accuracy.scenes import HEIGHT, LABELS, WIDTH, shoot, things
 from vault_ml.detection import Detections
-from vault_ml.geometry import FrameXyxy, Letterbox
+from vault_ml.geometry import SAME_OBJECT_IOU, FrameXyxy, Letterbox, iou
 from vault_ml.tracking.appearance import LENGTH, describe
 from vault_ml.tracking.distance import Distance, travel
 from vault_ml.tracking.following import follow
-from vault_ml.tracking.motion import MEMORY_S, Motion
+from vault_ml.tracking.likelihood import Looks, class_scores, scores
+from vault_ml.tracking.motion import MEMORY_S, Motion, noise_var
+from vault_ml.tracking.pairs import within
 from vault_ml.tracking.track import Observation, Track
-from vault_ml.tracking.tracker import FORGET_AFTER_S, Tracker
+from vault_ml.tracking.tracker import FORGET_AFTER_S, Tracker, same_objects
 from vault_ml.video.frame import Frame
 
 FRAME_WH = (1280, 720)
@@ -189,7 +191,7 @@ def test_boxes_outside_the_picture_and_none_can_be_described() -> None:
 
 
 def test_what_is_not_seen_may_be_anywhere_but_not_ever_faster() -> None:
-    start = Motion.at_rest(np.array([[0.0, 0.0]]), np.array([50.0]))
+    start = Motion.at_rest(np.zeros((2, 1)), np.array([50.0]))
     soon, later, late = (start.after(np.array([s])) for s in (0.1, 1.0, 100.0))
     assert soon.place_var[0] < later.place_var[0] < late.place_var[0]
     assert late.velocity_var[0] == pytest.approx(start.velocity_var[0])
@@ -198,14 +200,79 @@ def test_what_is_not_seen_may_be_anywhere_but_not_ever_faster() -> None:
 
 
 def test_a_velocity_is_learnt_and_forgotten() -> None:
-    motion, length = Motion.at_rest(np.array([[0.0, 0.0]]), np.array([50.0])), np.array([50.0])
+    motion, length = Motion.at_rest(np.zeros((2, 1)), np.array([50.0])), np.array([50.0])
     for n in range(1, 6):
-        motion = motion.after(np.array([0.5])).corrected(np.array([[30.0 * n, 0.0]]), length)
+        motion = motion.after(np.array([0.5])).corrected(np.array([[30.0 * n], [0.0]]), length)
     assert motion.velocity[0, 0] == pytest.approx(60, rel=0.25)
     ahead = motion.after(np.array([60.0]))
     assert ahead.place[0, 0] - motion.place[0, 0] == pytest.approx(
         MEMORY_S * motion.velocity[0, 0], rel=0.01
     )
+
+
+# --- how pairs are weighed ------------------------------------------------------------------------
+
+
+def weighed_plainly(t: int, d: int, seconds: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """What `scores` says of a random scene, and what a plain loop over all pairs says."""
+    rng = np.random.default_rng(seed)
+    area, classes = 1280.0 * 720.0, class_scores(LABELS)
+    gap = rng.uniform(0.01, 1.0, t) * seconds
+
+    def looks(n: int) -> Looks:
+        colours = rng.random((n, 8)).astype(np.float32)
+        colours /= np.linalg.norm(colours, axis=1, keepdims=True)
+        table = np.concatenate(
+            [rng.uniform(0, 1280, (1, n)), rng.uniform(0, 720, (1, n)), rng.normal(4, 0.2, (2, n))]
+        )
+        return Looks(table, rng.integers(0, len(LABELS), n), colours)
+
+    known, boxes = looks(t), looks(d)
+    both = min(t, d) // 2  # of which some are where they were
+    boxes.centre[:, :both] = known.centre[:, :both] + rng.normal(0, 15, (2, both))
+    boxes.class_id[:both] = known.class_id[:both]
+    lengths = [np.exp(each.log_size.mean(axis=0)) for each in (known, boxes)]
+    is_still = rng.uniform(0.02, 0.98, t)
+    then = Motion.at_rest(known.centre, lengths[0])
+    then.velocity[:] = rng.normal(0, 60, (2, t))
+    then = then.after(gap)
+    got = scores(then, known, is_still, gap, boxes, lengths[1], classes=classes, area=area)
+    plain = np.zeros((t, d))
+    for i in range(t):
+        for j in range(d):
+            noise = noise_var(lengths[1][j])
+            density = 0.0
+            for place, var, weight in (
+                (then.place[:, i], then.place_var[i], 1 - is_still[i]),
+                (known.centre[:, i], noise_var(lengths[0][i]), is_still[i]),
+            ):
+                off = np.square(place - boxes.centre[:, j]).sum()
+                density += weight * np.exp(-off / (2 * (var + noise))) / (2 * np.pi * (var + noise))
+            size_var = 0.12**2 + 0.10**2 * gap[i]
+            off = np.square(known.log_size[:, i] - boxes.log_size[:, j]).sum()
+            assert known.colours is not None
+            assert boxes.colours is not None
+            total = (
+                np.log(max(density, 1e-300) * area)
+                + np.log(0.7**2 / size_var)
+                - off / (2 * size_var)
+                + classes[known.class_id[i], boxes.class_id[j]]
+                + 12 * (float(known.colours[i] @ boxes.colours[j]) - 0.75)
+            )
+            plain[i, j] = max(total, 0.0)
+    return got, plain
+
+
+@pytest.mark.parametrize("seconds", [0.1, 1.0, 12.0])
+def test_all_pairs_at_once_are_weighed_as_one_after_the_other(seconds: float) -> None:
+    got, plain = weighed_plainly(40, 30, seconds, seed=5)
+    assert np.count_nonzero(plain) > 10
+    np.testing.assert_allclose(got, plain, atol=1e-4)
+
+
+def test_without_objects_or_boxes_there_are_no_pairs() -> None:
+    assert weighed_plainly(0, 3, 1.0, seed=5)[0].shape == (0, 3)
+    assert weighed_plainly(3, 0, 1.0, seed=5)[0].shape == (3, 0)
 
 
 # --- distances ------------------------------------------------------------------------------------
@@ -266,3 +333,33 @@ def test_a_distance_is_pixels_or_a_part_of_the_diagonal() -> None:
         "30 px",
         "2.5 % of the diagonal",
     ]
+
+
+# --- pairs ----------------------------------------------------------------------------------------
+
+
+def test_pairs_within_a_stretch_are_those_that_a_look_at_every_pair_finds() -> None:
+    rng = np.random.default_rng(2)
+    low, values = rng.integers(0, 20, 30).astype(float), rng.integers(0, 20, 25).astype(float)
+    high = low + rng.integers(-2, 6, 30).astype(float)
+    rows, columns = within(low, high, values)
+    inside = (low[:, None] <= values) & (values <= high[:, None])
+    assert sorted(zip(rows.tolist(), columns.tolist(), strict=True)) == [
+        (int(row), int(column)) for row, column in np.argwhere(inside)
+    ]
+    assert len(within(low[:0], high[:0], values)[0]) == 0
+    assert len(within(low, high, values[:0])[0]) == 0
+
+
+def test_the_glance_for_one_object_with_two_names_misses_none() -> None:
+    rng = np.random.default_rng(4)
+    told = 0
+    for _ in range(300):
+        box = np.array([100, 100, 100 + rng.uniform(20, 200), 100 + rng.uniform(20, 200)])
+        sides = np.tile(box[2:] - box[:2], 2)
+        other = box + rng.normal(0, 0.08, 4) * sides
+        both = seen(("car", tuple(box)), ("truck", tuple(other)))
+        is_one = float(iou(both.xyxy, both.xyxy)[0, 1]) > SAME_OBJECT_IOU
+        told += is_one
+        assert same_objects(both) == ([(0, 1)] if is_one else [(0,), (1,)])
+    assert 50 < told < 250

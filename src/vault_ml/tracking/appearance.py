@@ -25,6 +25,19 @@ _GRID_WH = (8, 12)
 _PART_WH = (0.6, 0.85)
 # A light touch of every colour: two histograms of few points must not be strangers by chance.
 _PRIOR = 0.02
+# Where the points lie: columns, then rows of the grid, as parts of a box's x1, y1, x2, y2.
+_PLACES = np.zeros((sum(_GRID_WH), 4))
+for _axis, (_points, _part) in enumerate(zip(_GRID_WH, _PART_WH, strict=True)):
+    _from_middle = _part * ((np.arange(_points) + 0.5) / _points - 0.5)
+    _rows = slice(None, _points) if _axis == 0 else slice(_GRID_WH[0], None)
+    _PLACES[_rows, _axis], _PLACES[_rows, _axis + 2] = 0.5 - _from_middle, 0.5 + _from_middle
+_POINTS = _GRID_WH[0] * _GRID_WH[1] // _HALVES
+# Root of the share, by the number of points of a colour in its half; of all halves together.
+_ROOTS = np.sqrt(
+    (np.arange(_POINTS + 1) / _POINTS + _PRIOR / _COLOURS) / ((1 + _PRIOR) * _HALVES)
+).astype(np.float32)
+# Where the colours of each row of the grid are counted: those of the upper half, then the lower.
+_HALF = (np.arange(_GRID_WH[1]) * _HALVES // _GRID_WH[1] * _COLOURS)[:, None, None]
 
 
 def describe(picture: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -41,28 +54,29 @@ def describe(picture: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[
     n = len(boxes)
     if n == 0:
         return np.zeros((0, LENGTH), np.float32)
-    x, y = _grid(boxes, picture.shape[1], picture.shape[0])
+    # The boxes are the last axis throughout: numpy is fast where that is long.
+    height, width = picture.shape[:2]
+    x, y = _grid(boxes, width, height)
+    place = (y * width)[:, None, :] + x
+    points = picture.reshape(-1, 3).take(place.ravel(), axis=0).T.copy()
     # 0..255 -> 0..3 per channel, then one number per point
-    levels = picture[y[:, :, None], x[:, None, :]] >> 6
-    colour = (levels[..., 0] * _LEVELS + levels[..., 1]) * _LEVELS + levels[..., 2]
-    half = np.arange(_GRID_WH[1]) * _HALVES // _GRID_WH[1]
-    place = (np.arange(n)[:, None] * _HALVES + half) * _COLOURS
-    index = place[:, :, None] + colour
-    counts = np.bincount(index.ravel(), minlength=n * LENGTH).reshape(n, _HALVES, _COLOURS)
-    share = counts / (_GRID_WH[0] * _GRID_WH[1] / _HALVES) + _PRIOR / _COLOURS
-    share /= share.sum(axis=2, keepdims=True) * _HALVES
-    return np.sqrt(share).reshape(n, LENGTH).astype(np.float32)
+    points >>= 6
+    points[0] *= _LEVELS**2
+    points[1] *= _LEVELS
+    colour = (points[0] + points[1] + points[2]).reshape(place.shape)
+    index = colour + (_HALF + np.arange(0, n * LENGTH, LENGTH))
+    counts = np.bincount(index.ravel(), minlength=n * LENGTH)
+    return _ROOTS.take(counts).reshape(n, LENGTH)
 
 
 def _grid(
     boxes: NDArray[np.float32], width: int, height: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Columns (n, 8) and rows (n, 12) of the grid points, inside the picture."""
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 1.0)
-    axes = []
-    for axis, limit in ((0, width), (1, height)):
-        steps = (np.arange(_GRID_WH[axis]) + 0.5) / _GRID_WH[axis] - 0.5
-        points = centre[:, axis, None] + sides[:, axis, None] * _PART_WH[axis] * steps
-        axes.append(np.clip(points, 0, limit - 1).astype(np.int64))
-    return axes[0], axes[1]
+    """Columns (8, n) and rows (12, n) of the grid points, inside the picture."""
+    points = _PLACES @ boxes.T.astype(np.float64)
+    np.maximum(points, 0, out=points)
+    x, y = points[: _GRID_WH[0]], points[_GRID_WH[0] :]
+    np.minimum(x, width - 1, out=x)
+    np.minimum(y, height - 1, out=y)
+    whole = points.astype(np.int64)
+    return whole[: _GRID_WH[0]], whole[_GRID_WH[0] :]

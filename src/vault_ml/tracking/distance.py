@@ -9,12 +9,12 @@ much as the one that went less; and steps count only from a certain length on.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vault_ml.tracking.track import Track, boxes
+from vault_ml.tracking.track import Box, Track
 
 # Steps are counted from this part of an object's length (root of the area) on, and these pixels.
 _STEP = 0.15
@@ -68,40 +68,43 @@ class Travel:
 
 def travel(track: Track) -> Travel:
     """How far the object of a track got, in frame pixels; 0 where its box only trembled."""
-    way = boxes(track.observations)
+    way = [each.xyxy for each in track.observations]
     seconds = track.observations[-1].timestamp_s - track.observations[0].timestamp_s
     if len(way) >= _SMOOTHED_FROM and seconds < _SMOOTHED_BELOW_S * (len(way) - 1):
         way = _smoothed(way)
-    anchor, travelled = way[0], 0.0
-    for place in range(1, len(way)):
-        step = _step(anchor, way[place])
+    anchor, least, travelled = way[0], _least(way[0]), 0.0
+    for box in way:
+        step = _step(anchor, box)
         length = math.hypot(*step)
-        if length < _least(anchor):
+        if length < least:
             continue
         travelled += length
-        anchor = way[place]
+        anchor, least = box, _least(box)
     displacement = math.hypot(*_step(way[0], way[-1]))
     if travelled == 0.0 or displacement < _least(way[0]):
         displacement = 0.0
     return Travel(round(travelled, 1), round(displacement, 1))
 
 
-def _smoothed(way: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n, 4): each box the median of itself and its neighbours."""
-    inner = np.median(np.stack([way[:-2], way[1:-1], way[2:]]), axis=0)
-    return np.concatenate([inner[:1], inner, inner[-1:]])
+def _smoothed(way: Sequence[Box]) -> list[Box]:
+    """Each box the median of itself and its neighbours; the first and the last as theirs."""
+    sides = np.array(way)
+    before, here, after = sides[:-2], sides[1:-1], sides[2:]
+    low, high = np.minimum(before, here), np.maximum(before, here)
+    inner = np.maximum(low, np.minimum(high, after)).tolist()
+    return [(x1, y1, x2, y2) for x1, y1, x2, y2 in (inner[0], *inner, inner[-1])]
 
 
-def _least(box: NDArray[np.float64]) -> float:
+def _least(box: Box) -> float:
     """The shortest step that counts, pixels."""
-    x1, y1, x2, y2 = (float(side) for side in box)
+    x1, y1, x2, y2 = box
     return max(_STEP_PX, _STEP * math.sqrt(max(x2 - x1, 0.0) * max(y2 - y1, 0.0)))
 
 
-def _step(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float]:
+def _step(a: Box, b: Box) -> tuple[float, float]:
     """From one box to another: on each axis as far as both sides went."""
-    ax1, ay1, ax2, ay2 = (float(side) for side in a)
-    bx1, by1, bx2, by2 = (float(side) for side in b)
+    ax1, ay1, ax2, ay2 = a
+    bx1, by1, bx2, by2 = b
     wider = (bx2 - bx1) / max(ax2 - ax1, 1.0)
     higher = (by2 - by1) / max(ay2 - ay1, 1.0)
     grown = math.sqrt(max(wider * higher, 1e-9))

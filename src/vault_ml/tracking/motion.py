@@ -29,38 +29,59 @@ BOX_NOISE = 0.06
 BOX_NOISE_PX = 1.0
 
 
+# Rows of the table.
+_PLACE, _VELOCITY, _PLACE_VAR, _CROSS_VAR, _VELOCITY_VAR, _LENGTH, _ROWS = 0, 2, 4, 5, 6, 7, 8
+
+
 @dataclass(frozen=True, slots=True)
 class Motion:
     """Place and velocity of n objects, with one variance for both axes.
 
     Attributes:
-        place: (n, 2), centres of the boxes, frame pixels.
-        velocity: (n, 2), pixels per second.
-        place_var: (n,), px².
-        cross_var: (n,), covariance of place and velocity, px²/s.
-        velocity_var: (n,), px²/s².
-        length: (n,), square root of the box's area, pixels.
+        table: (8, n), all of the below, so that objects are picked and put in one step.
     """
 
-    place: Floats
-    velocity: Floats
-    place_var: Floats
-    cross_var: Floats
-    velocity_var: Floats
-    length: Floats
+    table: Floats
+
+    @property
+    def place(self) -> Floats:
+        """(2, n): x and y of the boxes' centres, frame pixels."""
+        return self.table[_PLACE:_VELOCITY]
+
+    @property
+    def velocity(self) -> Floats:
+        """(2, n), pixels per second."""
+        return self.table[_VELOCITY:_PLACE_VAR]
+
+    @property
+    def place_var(self) -> Floats:
+        """(n,), px²."""
+        return np.asarray(self.table[_PLACE_VAR])
+
+    @property
+    def cross_var(self) -> Floats:
+        """(n,), covariance of place and velocity, px²/s."""
+        return np.asarray(self.table[_CROSS_VAR])
+
+    @property
+    def velocity_var(self) -> Floats:
+        """(n,), px²/s²."""
+        return np.asarray(self.table[_VELOCITY_VAR])
+
+    @property
+    def length(self) -> Floats:
+        """(n,), square root of the box's area, pixels."""
+        return np.asarray(self.table[_LENGTH])
 
     @classmethod
     def at_rest(cls, centre: Floats, length: Floats) -> Motion:
-        """Objects that are seen for the first time; their velocity is not known."""
-        n = len(centre)
-        return cls(
-            centre,
-            np.zeros((n, 2)),
-            noise_var(length),
-            np.zeros(n),
-            (SPEED_PER_S * length) ** 2,
-            length,
-        )
+        """Objects that are seen for the first time, (2, n) and (n,); their velocity is unknown."""
+        found = cls(np.zeros((_ROWS, len(length))))
+        found.place[:] = centre
+        found.place_var[:] = noise_var(length)
+        found.velocity_var[:] = (SPEED_PER_S * length) ** 2
+        found.length[:] = length
+        return found
 
     def after(self, seconds: Floats) -> Motion:
         """Where they may be after (n,) seconds without being seen."""
@@ -68,32 +89,33 @@ class Motion:
         gain = MEMORY_S * (1 - kept)
         speed_var = (SPEED_PER_S * self.length) ** 2
         added = MEMORY_S**2 * (2 * seconds / MEMORY_S - 3 + 4 * kept - kept**2)
-        return Motion(
-            self.place + gain[:, None] * self.velocity,
-            kept[:, None] * self.velocity,
-            self.place_var
-            + 2 * gain * self.cross_var
+        then = Motion(self.table.copy())
+        then.place[:] += gain * self.velocity
+        then.velocity[:] *= kept
+        then.place_var[:] += (
+            2 * gain * self.cross_var
             + gain**2 * self.velocity_var
-            + speed_var * np.maximum(added, 0.0),
-            kept * (self.cross_var + gain * self.velocity_var)
-            + speed_var * MEMORY_S * (1 - kept) ** 2,
-            kept**2 * self.velocity_var + speed_var * (1 - kept**2),
-            self.length,
+            + speed_var * np.maximum(added, 0.0)
         )
+        then.cross_var[:] += gain * self.velocity_var
+        then.cross_var[:] *= kept
+        then.cross_var[:] += speed_var * MEMORY_S * (1 - kept) ** 2
+        then.velocity_var[:] = kept**2 * self.velocity_var + speed_var * (1 - kept**2)
+        return then
 
     def corrected(self, centre: Floats, length: Floats) -> Motion:
-        """After (n, 2) boxes' centres, of (n,) lengths, were seen at this time."""
+        """After boxes' centres, (2, n), of (n,) lengths, were seen at this time."""
         total = self.place_var + noise_var(length)
         of_place, of_velocity = self.place_var / total, self.cross_var / total
         off = centre - self.place
-        return Motion(
-            self.place + of_place[:, None] * off,
-            self.velocity + of_velocity[:, None] * off,
-            (1 - of_place) * self.place_var,
-            (1 - of_place) * self.cross_var,
-            self.velocity_var - of_velocity * self.cross_var,
-            length,
-        )
+        now = Motion(self.table.copy())
+        now.place[:] += of_place * off
+        now.velocity[:] += of_velocity * off
+        now.place_var[:] *= 1 - of_place
+        now.cross_var[:] *= 1 - of_place
+        now.velocity_var[:] -= of_velocity * self.cross_var
+        now.length[:] = length
+        return now
 
 
 def noise_var(length: Floats) -> Floats:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2, frame pixels."""
 
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """One object in one looked-at frame.
+
+class Observation(NamedTuple):
+    """One object in one looked-at frame. A tuple: recordings have thousands.
 
     Attributes:
         frame: 0-based position among the looked-at frames.
@@ -25,7 +27,7 @@ class Observation:
     frame: int
     detections: tuple[int, ...]
     timestamp_s: float
-    xyxy: tuple[float, float, float, float]
+    xyxy: Box
     confidence: float
 
 
@@ -52,8 +54,3 @@ class Track:
     def confidence(self) -> float:
         """The highest of its observations."""
         return max(observation.confidence for observation in self.observations)
-
-
-def boxes(observations: Sequence[Observation]) -> NDArray[np.float64]:
-    """The boxes, (n, 4) float64 xyxy, frame pixels."""
-    return np.array([each.xyxy for each in observations], np.float64).reshape(-1, 4)

@@ -1,14 +1,17 @@
 """`Tracker`: which boxes of one frame after another are the same object.
 
 Frames may be 60 ms or ten seconds apart. Place alone tells little after seconds, so it is weighed
-against size, colours and class (`likelihood`), and each box goes to the track that explains it
-best, all boxes of a frame together (assignment). A box that no track explains begins one.
+against size, colours and class (`likelihood`), and each box goes to the object that explains it
+best, all boxes of a frame together (assignment). A box that no object explains begins one.
+
+What is known of the objects stands in arrays, a row each, and every step is one for all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,71 +19,63 @@ from scipy.optimize import linear_sum_assignment
 
 from vault_ml.detection import Detections
 from vault_ml.geometry import SAME_OBJECT_IOU, iou
-from vault_ml.tracking.likelihood import class_scores, of_colours, of_place, of_size
+from vault_ml.tracking.likelihood import Colours, Looks, class_scores, scores
 from vault_ml.tracking.motion import Floats, Motion
+from vault_ml.tracking.pairs import Whole, within
 from vault_ml.tracking.track import Observation, Track
 
 # An object that was not seen for longer is another one when it comes back.
 FORGET_AFTER_S = 15.0
-# How much of a track's description a new box replaces.
+# How much of an object's description a new box replaces.
 _COLOURS_RENEWED = 0.3
 # At first as many things stand as move. A step tells one from the other.
 _FIRST_STILL = 0.5
-_STILL_BOUNDS = (0.02, 0.98)
+_LEAST_STILL, _MOST_STILL = 0.02, 0.98
 _RENEWED = 0.4
 
-
-@dataclass(slots=True)
-class _Object:
-    """What is remembered of an object beside its state."""
-
-    id: int
-    votes: dict[int, float] = field(default_factory=dict)
-    observations: list[Observation] = field(default_factory=list)
-    colours: NDArray[np.float32] | None = None
-
-    def as_track(self, labels: Sequence[str]) -> Track:
-        # Of equal votes the lower class: the same outcome on every machine.
-        class_id = min(self.votes, key=lambda each: (-self.votes[each], each))
-        return Track(self.id, class_id, labels[class_id], tuple(self.observations), self.colours)
+# Of two boxes with that overlap, what one side of one does not share, with a margin for rounding.
+_NOT_SHARED = (1 / SAME_OBJECT_IOU - 1) * 1.01
 
 
 @dataclass(frozen=True, slots=True)
 class _Boxes:
-    """The objects of one frame, boxes of several classes on one object merged."""
+    """The objects of one frame, boxes of several classes on one object merged.
 
-    members: list[list[int]]
-    centre: Floats
+    Attributes:
+        members: of each, its positions among the detections; the first is its box.
+        looks, length: of each; length in pixels.
+    """
+
+    members: list[tuple[int, ...]]
+    looks: Looks
     length: Floats
-    log_size: Floats
-    class_id: NDArray[np.int64]
-    colours: NDArray[np.float32] | None
 
     @classmethod
-    def of(cls, seen: Detections, colours: NDArray[np.float32] | None) -> _Boxes:
+    def of(cls, seen: Detections, colours: Colours | None) -> _Boxes:
         members = same_objects(seen)
-        first = np.array([group[0] for group in members], np.int64)
-        xyxy = seen.xyxy[first].astype(np.float64)
-        sides = np.maximum(xyxy[:, 2:] - xyxy[:, :2], 1.0)
-        return cls(
-            members,
-            (xyxy[:, :2] + xyxy[:, 2:]) / 2,
-            np.sqrt(sides[:, 0] * sides[:, 1]),
-            np.log(sides),
-            seen.class_id[first],
-            None if colours is None else colours[first],
-        )
+        xyxy: NDArray[np.float32] = seen.xyxy
+        class_id = seen.class_id
+        if len(members) < len(seen):
+            first = np.array([group[0] for group in members], np.int64)
+            xyxy, class_id = xyxy[first], class_id[first]
+            colours = None if colours is None else colours[first]
+        corners = xyxy.T.astype(np.float64)
+        sides = np.maximum(corners[2:] - corners[:2], 1.0)
+        table = np.concatenate([(corners[:2] + corners[2:]) / 2, np.log(sides)])
+        return cls(members, Looks(table, class_id, colours), np.sqrt(sides[0] * sides[1]))
 
 
-def same_objects(seen: Detections) -> list[list[int]]:
+def same_objects(seen: Detections) -> list[tuple[int, ...]]:
     """Positions of the boxes of each object, by falling confidence.
 
     A box that overlaps one of another class by more than `SAME_OBJECT_IOU` is the same object.
     """
-    groups: list[list[int]] = []
+    if not _may_overlap(seen):
+        return [(index,) for index in range(len(seen))]
     overlaps: NDArray[np.bool_] = np.greater(iou(seen.xyxy, seen.xyxy), SAME_OBJECT_IOU)
-    overlaps &= seen.class_id[:, None] != seen.class_id[None, :]
-    is_alone: NDArray[np.bool_] = np.logical_not(overlaps.any(axis=1))
+    overlaps &= seen.class_id[:, None] != seen.class_id
+    groups: list[list[int]] = []
+    is_alone: list[bool] = np.logical_not(overlaps.any(axis=1)).tolist()
     for index in range(len(seen)):
         if not is_alone[index]:
             same = next((group for group in groups if overlaps[index, group[0]]), None)
@@ -88,7 +83,112 @@ def same_objects(seen: Detections) -> list[list[int]]:
                 same.append(index)
                 continue
         groups.append([index])
-    return groups
+    return [tuple(group) for group in groups]
+
+
+def _may_overlap(seen: Detections) -> bool:
+    """Whether boxes of different classes might overlap by more than `SAME_OBJECT_IOU`.
+
+    Then each side of one is no farther from that of the other than what they do not share, which is
+    less than this part of either's width or height.
+    """
+    left, top, right, bottom = seen.xyxy.T.copy()
+    wide, high = _NOT_SHARED * (right - left), _NOT_SHARED * (bottom - top)
+    one, other = within(left, left + wide, left)
+    is_near = seen.class_id[one] != seen.class_id[other]
+    is_near &= np.abs(right[one] - right[other]) <= wide[one]
+    is_near &= np.abs(top[one] - top[other]) <= high[one]
+    is_near &= np.abs(bottom[one] - bottom[other]) <= high[one]
+    return bool(is_near.any())
+
+
+@dataclass(slots=True)
+class _Objects:
+    """What is known of n objects: a row each.
+
+    Attributes:
+        id: (n,).
+        motion: at `seen_at`.
+        looks: when they were last seen; colours over all times.
+        seen_at: (n,) time of the last frame that shows each, seconds.
+        is_still: (n,) how probable it is that each stands.
+    """
+
+    id: Whole
+    motion: Motion
+    looks: Looks
+    seen_at: Floats
+    is_still: Floats
+
+    @classmethod
+    def begun(cls, first_id: int, boxes: _Boxes, columns: Whole, now: float) -> _Objects:
+        n, looks = len(columns), boxes.looks
+        return cls(
+            np.arange(first_id, first_id + n),
+            Motion.at_rest(looks.centre.take(columns, axis=1), boxes.length[columns]),
+            _some(looks, columns),
+            np.full(n, now),
+            np.full(n, _FIRST_STILL),
+        )
+
+    def at(self, rows: Whole) -> _Objects:
+        return _Objects(
+            self.id[rows],
+            Motion(self.motion.table.take(rows, axis=1)),
+            _some(self.looks, rows),
+            self.seen_at[rows],
+            self.is_still[rows],
+        )
+
+    def and_then(self, more: _Objects) -> _Objects:
+        mine, theirs = self.looks, more.looks
+        colours: Colours | None = None
+        if mine.colours is not None and theirs.colours is not None:
+            colours = np.concatenate([mine.colours, theirs.colours])
+        return _Objects(
+            np.concatenate([self.id, more.id]),
+            Motion(np.concatenate([self.motion.table, more.motion.table], axis=1)),
+            Looks(
+                np.concatenate([mine.table, theirs.table], axis=1),
+                np.concatenate([mine.class_id, theirs.class_id]),
+                colours,
+            ),
+            np.concatenate([self.seen_at, more.seen_at]),
+            np.concatenate([self.is_still, more.is_still]),
+        )
+
+    def renew(
+        self, predicted: Motion, boxes: _Boxes, rows: Whole, columns: Whole, now: float
+    ) -> None:
+        """Bring the objects in `rows` up to the boxes in `columns`."""
+        mine, theirs = self.looks, _some(boxes.looks, columns)
+        length = boxes.length[columns]
+        off = np.hypot(*(theirs.centre - mine.centre.take(rows, axis=1)))
+        # A step of a third of a length is one; below a tenth a box only trembles.
+        step = np.minimum(np.maximum((off / length - 0.1) / 0.2, 0.0), 1.0)
+        still = (1 - _RENEWED) * self.is_still[rows] + _RENEWED * (1 - step)
+        self.is_still[rows] = np.minimum(np.maximum(still, _LEAST_STILL), _MOST_STILL)
+        then = Motion(predicted.table.take(rows, axis=1))
+        _put(self.motion.table, rows, then.corrected(theirs.centre, length).table)
+        self.seen_at[rows] = now
+        _put(mine.table, rows, theirs.table)
+        mine.class_id[rows] = theirs.class_id
+        if mine.colours is not None and theirs.colours is not None:
+            mixed = mine.colours.take(rows, axis=0)
+            mixed *= 1 - _COLOURS_RENEWED
+            mixed += _COLOURS_RENEWED * theirs.colours
+            mixed /= np.sqrt(np.einsum("nd,nd->n", mixed, mixed))[:, None]
+            mine.colours[rows] = mixed
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """A looked-at frame: what was seen, and for each of its objects which one it is."""
+
+    timestamp_s: float
+    seen: Detections
+    members: list[tuple[int, ...]]
+    ids: list[int]
 
 
 class Tracker:
@@ -104,22 +204,13 @@ class Tracker:
         self._labels = tuple(labels)
         self._class_scores = class_scores(self._labels)
         self._area = float(frame_wh[0] * frame_wh[1])
-        self._frame = 0
-        self._done: list[_Object] = []
-        self._objects: list[_Object] = []  # those below belong to these, row by row
-        self._motion = Motion.at_rest(np.zeros((0, 2)), np.zeros(0))
-        self._last = np.zeros((0, 2))
-        self._log_size = np.zeros((0, 2))
-        self._seen_at = np.zeros(0)
-        self._is_still = np.zeros(0)
-        self._class_id = np.zeros(0, np.int64)
-        self._colours: NDArray[np.float32] | None = None
+        self._looked: list[_Looked] = []
+        self._count = 0
+        self._objects: _Objects | None = None
+        self._forgotten: list[_Objects] = []
 
     def update(
-        self,
-        timestamp_s: float,
-        seen: Detections,
-        colours: NDArray[np.float32] | None = None,
+        self, timestamp_s: float, seen: Detections, colours: Colours | None = None
     ) -> list[int]:
         """Take the next looked-at frame.
 
@@ -133,120 +224,102 @@ class Tracker:
             For each detection the id of its track.
         """
         boxes = _Boxes.of(seen, colours)
+        found = np.zeros(len(boxes.members), np.int64)
         self._forget(timestamp_s)
-        predicted = self._motion.after(timestamp_s - self._seen_at)
-        rows, columns = self._assign(predicted, boxes, timestamp_s)
-        self._renew(predicted, boxes, rows, columns, timestamp_s)
-        taken = dict(zip(columns.tolist(), rows.tolist(), strict=True))
-        new = [column for column in range(len(boxes.members)) if column not in taken]
-        first_new = len(self._objects)
-        self._begin(boxes, np.array(new, np.int64), timestamp_s)
-        taken |= {column: first_new + place for place, column in enumerate(new)}
-        ids = [0] * len(seen)
-        for column, members in enumerate(boxes.members):
-            known = self._objects[taken[column]]
-            self._observe(known, members, seen, timestamp_s)
-            for member in members:
-                ids[member] = known.id
-        self._frame += 1
-        return ids
+        if self._objects is not None:
+            predicted = self._objects.motion.after(timestamp_s - self._objects.seen_at)
+            rows, columns = self._assign(self._objects, predicted, boxes, timestamp_s)
+            found[columns] = self._objects.id[rows]
+            self._objects.renew(predicted, boxes, rows, columns, timestamp_s)
+        new = np.flatnonzero(found == 0)
+        if len(new):
+            found[new] = np.arange(self._count + 1, self._count + 1 + len(new))
+            begun = _Objects.begun(self._count + 1, boxes, new, timestamp_s)
+            self._objects = begun if self._objects is None else self._objects.and_then(begun)
+            self._count += len(new)
+        ids: list[int] = found.tolist()
+        self._looked.append(_Looked(timestamp_s, seen, boxes.members, ids))
+        if len(ids) == len(seen):
+            return ids
+        of_member = dict(
+            chain.from_iterable(
+                ((member, id_) for member in group)
+                for group, id_ in zip(boxes.members, ids, strict=True)
+            )
+        )
+        return [of_member[member] for member in range(len(seen))]
 
     def tracks(self) -> list[Track]:
         """All objects so far, by id."""
-        for row, known in enumerate(self._objects):
-            known.colours = None if self._colours is None else self._colours[row].copy()
-        objects = sorted([*self._done, *self._objects], key=lambda each: each.id)
-        return [each.as_track(self._labels) for each in objects]
+        observations: list[list[Observation]] = [[] for _ in range(self._count)]
+        votes: list[dict[int, float]] = [{} for _ in range(self._count)]
+        for frame, looked in enumerate(self._looked):
+            at, seen = looked.timestamp_s, looked.seen
+            sides: list[tuple[float, float, float, float]] = list(map(tuple, seen.xyxy.tolist()))
+            confidence, class_id = seen.confidence.tolist(), seen.class_id.tolist()
+            for members, id_ in zip(looked.members, looked.ids, strict=True):
+                first, said = members[0], votes[id_ - 1]
+                for member in members:
+                    each = class_id[member]
+                    said[each] = said.get(each, 0.0) + confidence[member]
+                observations[id_ - 1].append(
+                    Observation(frame, members, at, sides[first], confidence[first])
+                )
+        colours = self._colours()
+        found = []
+        for place, (way, said) in enumerate(zip(observations, votes, strict=True)):
+            # Of equal votes the lower class: the same outcome on every machine.
+            label = min(said, key=lambda each: (-said[each], each))
+            found.append(Track(place + 1, label, self._labels[label], tuple(way), colours[place]))
+        return found
 
     def _assign(
-        self, predicted: Motion, boxes: _Boxes, now: float
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        self, objects: _Objects, predicted: Motion, boxes: _Boxes, now: float
+    ) -> tuple[Whole, Whole]:
         """Rows and columns of the pairs that are one object."""
-        score = of_place(
-            predicted, self._last, self._is_still, boxes.centre, boxes.length, self._area
+        score = scores(
+            predicted,
+            objects.looks,
+            objects.is_still,
+            now - objects.seen_at,
+            boxes.looks,
+            boxes.length,
+            classes=self._class_scores,
+            area=self._area,
         )
-        score += of_size(self._log_size, boxes.log_size, now - self._seen_at)
-        score += self._class_scores[np.ix_(self._class_id, boxes.class_id)]
-        if self._colours is not None and boxes.colours is not None:
-            score += of_colours(self._colours, boxes.colours)
-        # A pair below 0 is worth as much as none, so it never displaces a good one.
-        rows, columns = linear_sum_assignment(np.maximum(score, 0.0), maximize=True)
+        rows, columns = linear_sum_assignment(score, maximize=True)
         is_pair = score[rows, columns] > 0
         return rows[is_pair], columns[is_pair]
 
-    def _renew(
-        self,
-        predicted: Motion,
-        boxes: _Boxes,
-        rows: NDArray[np.int64],
-        columns: NDArray[np.int64],
-        now: float,
-    ) -> None:
-        """Bring the state of the tracks in `rows` up to the boxes in `columns`."""
-        centre, length = boxes.centre[columns], boxes.length[columns]
-        off = np.hypot(*(centre - self._last[rows]).T)
-        # A step of a third of a length is one; below a tenth a box only trembles.
-        step = np.clip((off / length - 0.1) / 0.2, 0.0, 1.0)
-        still = (1 - _RENEWED) * self._is_still[rows] + _RENEWED * (1 - step)
-        self._is_still[rows] = np.clip(still, *_STILL_BOUNDS)
-        fields = ("place", "velocity", "place_var", "cross_var", "velocity_var", "length")
-        then = Motion(*(getattr(predicted, name)[rows] for name in fields))
-        corrected = then.corrected(centre, length)
-        for name in fields:
-            getattr(self._motion, name)[rows] = getattr(corrected, name)
-        self._last[rows], self._log_size[rows] = centre, boxes.log_size[columns]
-        self._seen_at[rows] = now
-        self._class_id[rows] = boxes.class_id[columns]
-        if self._colours is not None and boxes.colours is not None:
-            mixed = (1 - _COLOURS_RENEWED) * self._colours[rows]
-            mixed += _COLOURS_RENEWED * boxes.colours[columns]
-            self._colours[rows] = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
-
-    def _begin(self, boxes: _Boxes, columns: NDArray[np.int64], now: float) -> None:
-        """Begin a track for each of the boxes in `columns`."""
-        new = Motion.at_rest(boxes.centre[columns], boxes.length[columns])
-        fields = ("place", "velocity", "place_var", "cross_var", "velocity_var", "length")
-        self._motion = Motion(
-            *(np.concatenate([getattr(self._motion, name), getattr(new, name)]) for name in fields)
-        )
-        number = len(self._done) + len(self._objects)
-        self._objects += [_Object(number + 1 + place) for place in range(len(columns))]
-        self._last = np.concatenate([self._last, boxes.centre[columns]])
-        self._log_size = np.concatenate([self._log_size, boxes.log_size[columns]])
-        self._seen_at = np.concatenate([self._seen_at, np.full(len(columns), now)])
-        self._is_still = np.concatenate([self._is_still, np.full(len(columns), _FIRST_STILL)])
-        self._class_id = np.concatenate([self._class_id, boxes.class_id[columns]])
-        if boxes.colours is not None:
-            known = self._colours if self._colours is not None else boxes.colours[:0]
-            self._colours = np.concatenate([known, boxes.colours[columns]])
-
     def _forget(self, now: float) -> None:
         """Close the tracks that were not seen for long: they cost time and attract strangers."""
-        keep = now - self._seen_at <= FORGET_AFTER_S
-        if keep.all():
+        if self._objects is None:
             return
-        for row in np.flatnonzero(~keep):
-            known = self._objects[row]
-            known.colours = None if self._colours is None else self._colours[row].copy()
-            self._done.append(known)
-        self._objects = [self._objects[row] for row in np.flatnonzero(keep)]
-        fields = ("place", "velocity", "place_var", "cross_var", "velocity_var", "length")
-        self._motion = Motion(*(getattr(self._motion, name)[keep] for name in fields))
-        self._last, self._log_size = self._last[keep], self._log_size[keep]
-        self._seen_at, self._is_still = self._seen_at[keep], self._is_still[keep]
-        self._class_id = self._class_id[keep]
-        self._colours = None if self._colours is None else self._colours[keep]
+        keep = now - self._objects.seen_at <= FORGET_AFTER_S
+        if not keep.all():
+            self._forgotten.append(self._objects.at(np.flatnonzero(~keep)))
+            self._objects = self._objects.at(np.flatnonzero(keep))
 
-    def _observe(
-        self, known: _Object, members: Sequence[int], seen: Detections, now: float
-    ) -> None:
-        first = members[0]
-        for member in members:
-            class_id = int(seen.class_id[member])
-            known.votes[class_id] = known.votes.get(class_id, 0.0) + float(seen.confidence[member])
-        x1, y1, x2, y2 = (float(side) for side in seen.xyxy[first])
-        known.observations.append(
-            Observation(
-                self._frame, tuple(members), now, (x1, y1, x2, y2), float(seen.confidence[first])
-            )
-        )
+    def _colours(self) -> list[Colours | None]:
+        """What each object looks like, by id."""
+        found: list[Colours | None] = [None] * self._count
+        parts = self._forgotten if self._objects is None else [*self._forgotten, self._objects]
+        for part in parts:
+            if part.looks.colours is not None:
+                for id_, colours in zip(part.id.tolist(), part.looks.colours, strict=True):
+                    found[id_ - 1] = colours.copy()
+        return found
+
+
+def _put(table: Floats, rows: Whole, values: Floats) -> None:
+    """Put (k, p) values into p columns of a (k, n) table: numpy is fast on one axis at a time."""
+    for line, new in zip(table, values, strict=True):
+        line[rows] = new
+
+
+def _some(looks: Looks, rows: Whole) -> Looks:
+    return Looks(
+        looks.table.take(rows, axis=1),
+        looks.class_id[rows],
+        None if looks.colours is None else looks.colours.take(rows, axis=0),
+    )
