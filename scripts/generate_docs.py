@@ -29,6 +29,8 @@ from vault_ml.models.catalogue import KNOWN_MODELS, KnownModel
 from vault_ml.settings import fields
 from vault_ml.telemetry.metrics import Metrics
 from vault_ml.yolo.corrections import CORRECTIONS
+from vault_ml.yolo.recognise import ULTRALYTICS_PLACING, YOLOX_PLACING
+from vault_ml.yolo.rows import FAMILIES, RowsHead
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = Path("docs/reference")
@@ -273,6 +275,26 @@ def models_page() -> str:
         "used. How to use a model of your own: "
         "[models](../howto/models.md).\n",
         *(part for model in KNOWN_MODELS.values() for part in _model(model)),
+        "## ONNX models of other projects\n",
+        "`MODEL=` also takes an `.onnx` file of these families, recognised by its shapes and "
+        "metadata; `vault-ml models explain FILE` says as which. Each has one input of float32 or "
+        "float16, (n, 3, height, width), and one output. A fixed n of 1 is kept to. Where a family "
+        "wants other colours or numbers than RGB from 0 to 1, nodes that convert are put in front "
+        "of its graph, in a copy in CACHE_DIR.\n",
+        _table(
+            "Family | Models | Output | Pictures | Overlaps",
+            [
+                f"| `{kind.family}` | {kind.title} | `{_output_shape(kind)}` | "
+                f"{_pictures(kind)} | "
+                f"{'resolved by the network' if kind.is_suppressed else 'NMS_THRESHOLD'} |"
+                for kind in FAMILIES.values()
+            ],
+        ),
+        "*points* are the cells of the grids of stride 8, 16 and 32 (8,400 for 640x640), three "
+        "times as many for `yolov5`; other grids are known for `yolov8` and `yolov5`. A YOLOX "
+        "model that was exported with decoded boxes is read as `yolov5`, with YOLOX's pictures. "
+        "As with darknet, one box may be told once for each class above the threshold; end to end "
+        "the network decides.\n",
         "## Corrections\n",
         "Known mistakes in published files are mended when they are loaded. The log names each "
         "(`model_corrected`), `MODEL_CORRECTIONS=false` switches them off, and results with and "
@@ -280,6 +302,19 @@ def models_page() -> str:
         *(f"- {_first_code(correction.sentence)}." for correction in CORRECTIONS),
         "",
     )
+
+
+def _output_shape(kind: type[RowsHead]) -> str:
+    """The shape at the beginning of the class's docstring."""
+    return (kind.__doc__ or "").partition(":")[0]
+
+
+def _pictures(kind: type[RowsHead]) -> str:
+    is_yolox = kind is FAMILIES["yolox"]
+    placing = YOLOX_PLACING if is_yolox else ULTRALYTICS_PLACING
+    colours = "BGR, 0 to 255" if is_yolox else "RGB, 0 to 1"
+    place = "in the middle" if placing.is_centred else "top left"
+    return f"{colours}; {place}, bars of {placing.fill}"
 
 
 def _model(model: KnownModel) -> list[str]:

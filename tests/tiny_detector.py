@@ -18,13 +18,13 @@ from onnx import TensorProto, helper, numpy_helper
 from vault_ml.geometry import Letterbox
 from vault_ml.video.frame import Frame
 from vault_ml.video.shared_frames import SharedFrames
-from vault_ml.yolo.head import HeadSpec, heads_to_json
+from vault_ml.yolo.head import DarknetHead, HeadSpec, heads_to_json
 from vault_ml.yolo.metadata import METADATA_HEADS, METADATA_LABELS
 
 NET_WH = (64, 48)
 CELL = 8
 LABELS = ("cat", "dog", "bird")
-HEADS = (HeadSpec(anchors=((16.0, 8.0), (6.0, 12.0)), classes=3, stride=CELL),)
+HEADS = DarknetHead((HeadSpec(anchors=((16.0, 8.0), (6.0, 12.0)), classes=3, stride=CELL),))
 
 _STEEP = 40.0  # logit of full colour is +20, of none -20: all but 1 and 0
 

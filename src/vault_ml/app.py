@@ -315,10 +315,12 @@ def _stop_on_signals(stop: threading.Event, log: Logger) -> None:
 
 
 def _model(chosen: Settings, log: Logger, recording_log: RecordingLog | None) -> PreparedModel:
-    files: ModelFiles = resolve(chosen.model, chosen.model_dir)
+    files: ModelFiles = resolve(chosen.model, chosen.model_dir, chosen.model_labels)
     for note in files.notes:
         log.info("model_chosen", reason=note)
     model = prepare(files, chosen.cache_dir, corrections=chosen.model_corrections)
+    for note in model.notes:
+        log.info("model_chosen", reason=note)
     for sentence in model.corrections:
         log.info("model_corrected", reason=sentence)
     _interest(chosen, model.labels)  # what the model cannot see is said before anything starts
@@ -330,6 +332,7 @@ def _model(chosen: Settings, log: Logger, recording_log: RecordingLog | None) ->
         sha256=model.sha256[:12],
         input=f"{model.net_wh[0]}x{model.net_wh[1]}",
         classes=len(model.labels),
+        family=model.family,
     )
     return model
 
@@ -564,7 +567,8 @@ def checks(environ: Mapping[str, str]) -> Iterator[tuple[str, Callable[[], str]]
             detector.start()
             info = detector.info
             return (
-                f"{model.name} at {model.net_wh[0]}x{model.net_wh[1]} runs on {info.device} "
+                f"{model.name} ({model.family}) at {model.net_wh[0]}x{model.net_wh[1]} runs on "
+                f"{info.device} "
                 f"by {info.runtime} ({info.precision})"
             )
 

@@ -11,17 +11,17 @@ from vault_ml.detection import Detections
 from vault_ml.errors import DetectorUnavailable, ModelError
 from vault_ml.geometry import FrameXyxy, Letterbox, NetXyxy, area
 from vault_ml.inference.port import InferenceRuntime, RuntimeInfo
-from vault_ml.yolo.head import HeadSpec, candidates
+from vault_ml.yolo.head import Head
 from vault_ml.yolo.nms import per_class_nms
 
 
 class Detector:
-    """A network with YOLO heads, its thresholds and its labels. Used by one thread at a time."""
+    """A network with a YOLO head, its thresholds and its labels. Used by one thread at a time."""
 
     def __init__(
         self,
         runtime: InferenceRuntime,
-        heads: Sequence[HeadSpec],
+        head: Head,
         labels: Sequence[str],
         net_wh: tuple[int, int],
         confidence_threshold: float,
@@ -30,9 +30,9 @@ class Detector:
         """Put the parts together; nothing runs yet.
 
         Args:
-            runtime: gives one raw map per head, in the order of `heads`.
-            heads: what the maps mean.
-            labels: class names, one per class of the heads.
+            runtime: gives the outputs that `head` reads.
+            head: what they mean.
+            labels: class names, one per class of the head.
             net_wh: size of the network input, pixels.
             confidence_threshold: boxes at or below it are dropped. Lower shows more objects and
                 more mistakes.
@@ -40,18 +40,15 @@ class Detector:
                 merges people who stand close together; higher shows one person twice.
 
         Raises:
-            ModelError: no head, or a head with another number of classes than there are labels.
+            ModelError: the head has another number of classes than there are labels.
         """
-        if not heads:
-            raise ModelError("the model has no detection head")
-        for head in heads:
-            if head.classes != len(labels):
-                raise ModelError(
-                    f"the model's head knows {head.classes} classes but there are {len(labels)} "
-                    "labels; use the .names file that belongs to the model"
-                )
+        if head.classes != len(labels):
+            raise ModelError(
+                f"the model's head knows {head.classes} classes but there are {len(labels)} "
+                "labels; use the .names file that belongs to the model"
+            )
         self._runtime = runtime
-        self._heads = tuple(heads)
+        self._head = head
         self._labels = tuple(labels)
         self._net_wh = net_wh
         self._confidence_threshold = confidence_threshold
@@ -101,35 +98,37 @@ class Detector:
         ]
 
     def _check(self, outputs: Sequence[NDArray[np.float32]], n: int) -> None:
-        if len(outputs) != len(self._heads):
-            raise ModelError(
-                f"the network gave {len(outputs)} outputs where {len(self._heads)} heads are "
-                "described; convert the model again"
-            )
-        for head, output in zip(self._heads, outputs, strict=True):
-            if output.ndim != 4 or output.shape[:2] != (n, head.channels):
-                raise ModelError(
-                    f"the network gave an output of shape {output.shape} where its head expects "
-                    f"({n}, {head.channels}, h, w); convert the model again"
-                )
+        misfit = self._head.misfit(outputs, n)
+        if misfit is not None:
+            raise ModelError(f"{misfit}; convert the model again")
+        for output in outputs:
             if not np.isfinite(output).all():
                 raise DetectorUnavailable(
                     "the network's output is not a finite number: the model file is damaged, the "
                     "device computes wrongly, or the precision is too low for this model"
                 )
 
-    def _detections(self, maps: Sequence[NDArray[np.float32]], letterbox: Letterbox) -> Detections:
-        net_xyxy, confidence, class_id = candidates(
-            maps, self._heads, self._net_wh, self._confidence_threshold
+    def _detections(
+        self, outputs: Sequence[NDArray[np.float32]], letterbox: Letterbox
+    ) -> Detections:
+        net_xyxy, confidence, class_id = self._head.candidates(
+            outputs, self._net_wh, self._confidence_threshold
         )
         # Finite maps can still hold exp(100): a box without end has no place in a frame.
         if not np.isfinite(net_xyxy).all():
             raise DetectorUnavailable(
                 "the network described a box without end: the model is damaged"
             )
-        keep = per_class_nms(net_xyxy, confidence, class_id, self._nms_threshold)
-        xyxy = letterbox.to_frame(NetXyxy(net_xyxy[keep]))
-        confidence, class_id = confidence[keep], class_id[keep]
+        if not self._head.is_suppressed:
+            keep = per_class_nms(net_xyxy, confidence, class_id, self._nms_threshold)
+            net_xyxy, confidence, class_id = (
+                NetXyxy(net_xyxy[keep]),
+                confidence[keep],
+                class_id[keep],
+            )
+        xyxy = letterbox.to_frame(net_xyxy)
+        # A probability in half precision may come out a hair above one.
+        confidence = np.minimum(confidence, np.float32(1))
         has_area = area(xyxy) > 0
         xyxy = FrameXyxy(xyxy[has_area])
         confidence, class_id = confidence[has_area], class_id[has_area]

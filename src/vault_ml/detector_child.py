@@ -24,8 +24,8 @@ from vault_ml.detector_loop import DetectorLoop, Work
 from vault_ml.detector_wire import Picture, Ready
 from vault_ml.errors import ConfigError, ModelError, VaultMLError
 from vault_ml.inference.onnx_runtime import OnnxRuntime
-from vault_ml.yolo.head import HeadSpec, heads_from_json
-from vault_ml.yolo.metadata import METADATA_HEADS, METADATA_LABELS
+from vault_ml.yolo.head import Head, heads_from_json
+from vault_ml.yolo.metadata import METADATA_BATCH, METADATA_HEADS, METADATA_LABELS
 
 # On a CPU a batch wins nothing (docs/adr/0002-children.md), and one picture per run gives the
 # same bits whatever else waits. A GPU needs many to be busy.
@@ -70,16 +70,18 @@ def load(
         ModelError, ConfigError: the model or the options cannot work.
     """
     runtime = OnnxRuntime(model, device=options["device"], threads=options["threads"])
-    heads, labels = heads_and_labels(runtime.metadata, model)
+    head, labels = head_and_labels(runtime.metadata, model)
     detector = Detector(
         runtime,
-        heads,
+        head,
         labels,
         runtime.net_wh,
         options["confidence_threshold"],
         options["nms_threshold"],
     )
     batch = _CPU_BATCH if runtime.info.device == "cpu" else _GPU_BATCH
+    if METADATA_BATCH in runtime.metadata:  # an export that takes only so many at once
+        batch = min(batch, int(runtime.metadata[METADATA_BATCH]))
     loop = DetectorLoop(detector, runtime.net_wh, batch, answer)
     try:
         run_s = loop.warm_up()
@@ -88,16 +90,14 @@ def load(
     return loop, Ready(runtime.info, labels, runtime.net_wh, run_s)
 
 
-def heads_and_labels(
-    metadata: Mapping[str, str], model: Path
-) -> tuple[tuple[HeadSpec, ...], tuple[str, ...]]:
-    """What the exporter (`yolo.export`) wrote into the model about its outputs.
+def head_and_labels(metadata: Mapping[str, str], model: Path) -> tuple[Head, tuple[str, ...]]:
+    """What `yolo.export` or `models.adopt` wrote into the model about its outputs.
 
     Raises:
         ModelError: the model was not written by vault-ml.
     """
     try:
-        heads = heads_from_json(metadata[METADATA_HEADS])
+        head = heads_from_json(metadata[METADATA_HEADS])
         labels = json.loads(metadata[METADATA_LABELS])
         if not isinstance(labels, list) or not all(isinstance(each, str) for each in labels):
             raise ValueError("the labels are not a list of names")
@@ -106,7 +106,7 @@ def heads_and_labels(
             f"{model} does not say how to read its outputs; make it from the .cfg and .weights: "
             "vault-ml convert CFG WEIGHTS"
         ) from error
-    return heads, tuple(labels)
+    return head, tuple(labels)
 
 
 def _listen(

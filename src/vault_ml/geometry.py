@@ -22,8 +22,24 @@ NetXyxy = NewType("NetXyxy", NDArray[np.float32])
 # not decide on: a car that is also a truck. Distinct objects practically never overlap that much.
 SAME_OBJECT_IOU = 0.8
 
-LETTERBOX_FILL = 127
-"""Grey of the bars, uint8. Darknet fills with 0.5; `letterbox_image` in `src/image.c`."""
+
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """How a family of networks wants frames to lie in its input: what it was trained with.
+
+    Attributes:
+        fill: grey of the bars, uint8.
+        is_centred: bars on both sides; else the frame lies top left.
+        is_rounded: sides of the scaled frame are rounded to the nearest pixel, not down.
+    """
+
+    fill: int
+    is_centred: bool
+    is_rounded: bool
+
+
+DARKNET_PLACING = Placing(fill=127, is_centred=True, is_rounded=False)
+"""Darknet fills with 0.5, in the middle; `letterbox_image` in `src/image.c`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +59,12 @@ class Letterbox:
     offset_xy: tuple[int, int]
 
     @classmethod
-    def fit(cls, frame_wh: tuple[int, int], net_wh: tuple[int, int]) -> Letterbox:
+    def fit(
+        cls,
+        frame_wh: tuple[int, int],
+        net_wh: tuple[int, int],
+        placing: Placing = DARKNET_PLACING,
+    ) -> Letterbox:
         """Place a frame of `frame_wh` in an input of `net_wh`.
 
         >>> Letterbox.fit((704, 576), (608, 608))
@@ -61,10 +82,11 @@ class Letterbox:
         if min(frame_w, frame_h, net_w, net_h) <= 0:
             raise ValueError(f"sizes must be positive, got frame {frame_wh} and network {net_wh}")
         scale = min(net_w / frame_w, net_h / frame_h)
-        inner_w, inner_h = max(1, int(frame_w * scale)), max(1, int(frame_h * scale))
-        return cls(
-            frame_wh, net_wh, (inner_w, inner_h), ((net_w - inner_w) // 2, (net_h - inner_h) // 2)
-        )
+        half = 0.5 if placing.is_rounded else 0.0
+        inner_w, inner_h = (max(1, int(side * scale + half)) for side in frame_wh)
+        free_w, free_h = net_w - inner_w, net_h - inner_h
+        offset_xy = (free_w // 2, free_h // 2) if placing.is_centred else (0, 0)
+        return cls(frame_wh, net_wh, (inner_w, inner_h), offset_xy)
 
     def to_net(self, boxes: FrameXyxy) -> NetXyxy:
         """Frame pixels -> net pixels.

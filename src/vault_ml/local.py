@@ -82,6 +82,7 @@ class LocalDetection:
         model_dir: Path,
         cache_dir: Path,
         recording_keys: Sequence[str] = (),
+        model_labels: Path | None = None,
     ) -> Iterator[LocalDetection]:
         """Prepare the model, start the children, and end them afterwards.
 
@@ -90,7 +91,7 @@ class LocalDetection:
         """
         if sampling not in set(Sampling):
             raise ConfigError(f"the sampling must be one of {', '.join(Sampling)}, not {sampling}")
-        prepared = prepare(resolve(model, model_dir), cache_dir)
+        prepared = prepare(resolve(model, model_dir, model_labels), cache_dir)
         with ExitStack() as stack:
             detector = DetectorProcess(
                 prepared,
@@ -137,6 +138,7 @@ class LocalDetection:
             frames=self._frames,
             sampling=self._sampling,
             net_wh=self._model.net_wh,
+            placing=self._model.placing,
             keep_pictures=self._keep_pictures,
         ) as decoded:
             seen = self._detector.detect(decoded.shared, decoded.frames)

@@ -206,6 +206,7 @@ class Pipeline:
                     sampling=self._options.sampling,
                     frames_per_s=self._options.frames_per_s,
                     net_wh=self._model.net_wh,
+                    placing=self._model.placing,
                 )
             self._metrics.fetched(recording.fetched_bytes, recording.size_bytes)
             return decoded, _Fetched.of(recording)

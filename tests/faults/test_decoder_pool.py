@@ -19,7 +19,7 @@ import video_clips as clips
 from byte_sources import CountingSource, decode_ranged
 from conftest import shared_file
 from vault_ml.errors import ConfigError, DecoderFailed, RecordingTooLarge, UndecodableRecording
-from vault_ml.geometry import LETTERBOX_FILL
+from vault_ml.geometry import DARKNET_PLACING
 from vault_ml.video import decoder_pool as pool_module
 from vault_ml.video.decoder_pool import DecodedRecording, DecodeLimits, DecoderPool, Sampling
 
@@ -96,8 +96,8 @@ def test_frames_are_letterboxed_into_the_shared_memory(pool: DecoderPool, clip: 
         np.testing.assert_array_equal(
             frame.pixels[11:53], cv2.resize(first, (64, 42), interpolation=cv2.INTER_LINEAR)
         )
-        assert (frame.pixels[:11] == LETTERBOX_FILL).all()
-        assert (frame.pixels[53:] == LETTERBOX_FILL).all()
+        assert (frame.pixels[:11] == DARKNET_PLACING.fill).all()
+        assert (frame.pixels[53:] == DARKNET_PLACING.fill).all()
     with pytest.raises(ValueError, match="closed"):
         _ = recording.shared.pixels
 

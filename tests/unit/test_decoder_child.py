@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import cv2
@@ -14,7 +15,7 @@ import pytest
 
 import video_clips as clips
 from vault_ml.child import Channel
-from vault_ml.geometry import Letterbox
+from vault_ml.geometry import DARKNET_PLACING, Letterbox
 from vault_ml.video import decoder_child
 from vault_ml.video.decoder_child import serve
 from vault_ml.video.files import RecordingFile
@@ -58,7 +59,13 @@ def ask_to_decode(
     fd = os.memfd_create("recording")
     try:
         os.write(fd, data)
-        job = {"frames": 5, "sampling": "keyframe", "net_wh": NET_WH, "keep_pictures": False}
+        job = {
+            "frames": 5,
+            "sampling": "keyframe",
+            "net_wh": NET_WH,
+            "placing": asdict(DARKNET_PLACING),
+            "keep_pictures": False,
+        }
         parent.send({"decode": job | changes}, (fd, shared.fd), timeout_s=TIMEOUT_S)
     finally:
         os.close(fd)

@@ -14,7 +14,7 @@ from vault_ml.detector import Detector, to_tensor
 from vault_ml.errors import DetectorUnavailable, ModelError
 from vault_ml.geometry import Letterbox
 from vault_ml.inference.port import RuntimeInfo
-from vault_ml.yolo.head import HeadSpec
+from vault_ml.yolo.head import DarknetHead, Head, HeadSpec
 
 WHOLE = Letterbox.fit(NET_WH, NET_WH)
 
@@ -43,11 +43,11 @@ class TinyRuntime:
 
 def make(
     runtime: TinyRuntime,
-    heads: Sequence[HeadSpec] = HEADS,
+    head: Head = HEADS,
     labels: Sequence[str] = LABELS,
     threshold: float = 0.5,
 ) -> Detector:
-    return Detector(runtime, heads, labels, NET_WH, threshold, 0.45)
+    return Detector(runtime, head, labels, NET_WH, threshold, 0.45)
 
 
 def blank_map() -> NDArray[np.float32]:
@@ -145,11 +145,11 @@ def test_output_that_is_no_number_is_not_nothing(value: float, channel: int) -> 
 
 
 def test_box_without_end_is_not_nothing() -> None:
-    head = HeadSpec(HEADS[0].anchors, 3, CELL, new_coords=True)
+    head = DarknetHead((HeadSpec(HEADS.specs[0].anchors, 3, CELL, new_coords=True),))
     values = np.zeros((1, 16, 6, 8), np.float32)
     values[0, 2, 2, 3] = 1e30  # finite, but its square is not
     values[0, 4:6, 2, 3] = 1
-    detector = make(TinyRuntime([values]), heads=(head,))
+    detector = make(TinyRuntime([values]), head=head)
     with (
         np.errstate(over="ignore"),
         pytest.raises(DetectorUnavailable, match="box without end"),
@@ -175,7 +175,13 @@ def test_network_that_answers_something_else_is_a_model_error(
 
 def test_model_without_heads_is_refused() -> None:
     with pytest.raises(ModelError, match="no detection head"):
-        make(TinyRuntime(), heads=())
+        DarknetHead(())
+
+
+def test_heads_that_disagree_are_refused() -> None:
+    other = HeadSpec(HEADS.specs[0].anchors, 4, CELL)
+    with pytest.raises(ModelError, match="different numbers of classes"):
+        DarknetHead((*HEADS.specs, other))
 
 
 def test_labels_of_another_model_are_refused() -> None:

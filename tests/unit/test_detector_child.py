@@ -15,7 +15,7 @@ import pytest
 from tiny_detector import HEADS, LABELS, NET_WH, picture, share, tiny_metadata, write_tiny_model
 from vault_ml import detector_child
 from vault_ml.child import Channel
-from vault_ml.detector_child import heads_and_labels, load
+from vault_ml.detector_child import head_and_labels, load
 from vault_ml.detector_host import DetectorOptions
 from vault_ml.detector_wire import Picture, Ready
 from vault_ml.errors import DetectorUnavailable, ModelError
@@ -24,7 +24,7 @@ from vault_ml.yolo.metadata import METADATA_HEADS, METADATA_LABELS
 
 
 def test_model_says_how_to_read_it() -> None:
-    assert heads_and_labels(tiny_metadata(), Path("m.onnx")) == (HEADS, LABELS)
+    assert head_and_labels(tiny_metadata(), Path("m.onnx")) == (HEADS, LABELS)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_model_that_does_not_say_is_refused(name: str, value: str | None) -> Non
     else:
         metadata[name] = value
     with pytest.raises(ModelError, match=r"m\.onnx does not say how .* vault-ml convert"):
-        heads_and_labels(metadata, Path("m.onnx"))
+        head_and_labels(metadata, Path("m.onnx"))
 
 
 def test_loads_warms_up_and_tells_the_parent(tmp_path: Path) -> None:

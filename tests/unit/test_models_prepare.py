@@ -333,23 +333,15 @@ def test_a_disk_that_is_full_leaves_nothing_behind(
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"not a protobuf at all", None], ids=["empty", "garbage", "another exporter's"]
-)
-def test_an_onnx_file_that_is_not_ours_is_refused_and_told_what_works(
-    content: bytes | None, tmp_path: Path
+@pytest.mark.parametrize("content", [b"", b"not a protobuf at all"], ids=["empty", "garbage"])
+def test_a_file_that_is_no_onnx_is_refused_and_told_what_to_do(
+    content: bytes, tmp_path: Path
 ) -> None:
     path = tmp_path / "other.onnx"
-    if content is None:
-        path = shared_file("models/onnx/yolox_nano.onnx")
-    else:
-        path.write_bytes(content)
+    path.write_bytes(content)
 
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(ModelError, match=r"other\.onnx is not an ONNX model.* export it again"):
         prepare(ModelFiles("other", None, None, path, None), tmp_path)
-
-    assert "is not an ONNX model that vault-ml converted" in str(caught.value)
-    assert "vault-ml convert" in str(caught.value)
 
 
 def test_an_onnx_file_that_is_gone_gives_a_sentence(tmp_path: Path) -> None:

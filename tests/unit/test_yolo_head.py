@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vault_ml.yolo.cfg import parse_cfg
 from vault_ml.yolo.head import (
+    DarknetHead,
     HeadSpec,
     candidates,
     head_specs,
@@ -206,7 +207,7 @@ def test_head_specs_are_read_off_the_network() -> None:
 
 
 def test_heads_survive_json() -> None:
-    heads = (HEAD, HeadSpec(((1.5, 2.0),), 1, 8, 1.05, True))
+    heads = DarknetHead((HEAD, HeadSpec(((1.5, 2.0),), 3, 8, 1.05, True)))
 
     assert heads_from_json(heads_to_json(heads)) == heads
 

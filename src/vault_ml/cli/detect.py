@@ -68,6 +68,13 @@ def detect(
     model_dir: Annotated[
         Path | None, typer.Option(envvar="MODEL_DIR", metavar="DIR", help="Folder of the models.")
     ] = None,
+    model_labels: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="MODEL_LABELS", metavar="FILE",
+            help="Class names, one a line, instead of the model's own.",
+        ),
+    ] = None,
     cache_dir: Annotated[
         Path | None,
         typer.Option(envvar="CACHE_DIR", metavar="DIR", help="Folder for converted models."),
@@ -94,6 +101,7 @@ def detect(
         model_dir=model_dir or default_model_dir(),
         cache_dir=cache_dir or default_cache_dir(),
         recording_keys=keys_of_recordings(os.environ),
+        model_labels=model_labels,
     ) as local:
         if annotate is not None:
             annotate.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import typer
 
 from vault_ml.cli.progress import download_progress
 
-app = typer.Typer(help="List known models and fetch them.", no_args_is_help=True)
+app = typer.Typer(help="List known models, fetch them, explain a file.", no_args_is_help=True)
 
 _ModelDir = Annotated[
     Path | None, typer.Option(envvar="MODEL_DIR", help="Folder of the models.", metavar="DIR")
@@ -77,3 +78,47 @@ def pull_model(
             note=lambda sentence: print(sentence, file=sys.stderr),
         )
     print(files.weights)
+
+
+@app.command("explain")
+def explain_model(
+    model: Annotated[
+        str, typer.Argument(help="What MODEL would be: a name, or a .cfg, .weights or .onnx file.")
+    ],
+    model_dir: _ModelDir = None,
+    model_labels: Annotated[
+        Path | None,
+        typer.Option(envvar="MODEL_LABELS", metavar="FILE", help="Class names, one a line."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Say how a model would be used: its family, input, classes, and what was assumed.
+
+    Nothing is run and nothing is kept. A model that cannot be used is refused with what was seen.
+    """
+    import tempfile
+
+    from vault_ml.models.folders import default_model_dir
+    from vault_ml.models.prepare import prepare, resolve
+
+    files = resolve(model, model_dir or default_model_dir(), model_labels)
+    with tempfile.TemporaryDirectory() as cache:
+        found = prepare(files, Path(cache))
+    width, height = found.net_wh
+    notes = [*files.notes, *found.notes, *found.corrections]
+    if as_json:
+        row = {
+            "name": found.name,
+            "family": found.family,
+            "input_wh": [width, height],
+            "labels": list(found.labels),
+            "placing": asdict(found.placing),
+            "sha256": found.sha256,
+            "notes": notes,
+        }
+        print(json.dumps(row))
+        return
+    print(f"{found.name}: {found.family}, {width}x{height}, {len(found.labels)} classes")
+    for note in notes:
+        print(f"  {note}")
+    print(f"  classes: {', '.join(found.labels)}")

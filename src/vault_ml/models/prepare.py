@@ -12,16 +12,20 @@ import json
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vault_ml.errors import ModelError
+from vault_ml.geometry import DARKNET_PLACING, Placing
+from vault_ml.models.adopt import ADOPTION_VERSION, Adopted, adopt, load, metadata_of
 from vault_ml.models.catalogue import KNOWN_MODELS, KnownModel
 from vault_ml.models.package import find_in_package
 from vault_ml.yolo.cfg import Network, parse_cfg
 from vault_ml.yolo.corrections import Correction, correct
+from vault_ml.yolo.head import heads_from_json
 from vault_ml.yolo.labels import COCO, parse_names
 from vault_ml.yolo.layer_table import layer_table
 from vault_ml.yolo.metadata import (
@@ -29,7 +33,11 @@ from vault_ml.yolo.metadata import (
     METADATA_HEADS,
     METADATA_LABELS,
     METADATA_NET_WH,
+    METADATA_PLACING,
 )
+
+if TYPE_CHECKING:  # only a conversion needs onnx, which takes long to import
+    from onnx import ModelProto
 
 AUTO = "auto"
 _FULL, _TINY = "yolov3", "yolov3-tiny"
@@ -43,8 +51,8 @@ class ModelFiles:
         name: for logs and results.
         cfg: darknet's network.
         weights: darknet's weights.
-        onnx: a model that vault-ml converted before.
-        names: class names, one a line; without it 80 classes are COCO's.
+        onnx: a model that vault-ml converted before, or another project's.
+        names: class names, one a line; without it a model's own, or for 80 classes COCO's.
         notes: sentences for the log about how it was chosen.
     """
 
@@ -68,6 +76,9 @@ class PreparedModel:
         labels: class names.
         corrections: sentences for the log, one per correction applied.
         layer_table: darknet's table of layers; empty where the model came as ONNX.
+        placing: how frames lie in its input.
+        notes: other sentences for the log.
+        family: how its output is read: `darknet`, `yolov8`, `yolox`, ...
     """
 
     name: str
@@ -77,19 +88,28 @@ class PreparedModel:
     labels: tuple[str, ...]
     corrections: tuple[str, ...]
     layer_table: str
+    placing: Placing = DARKNET_PLACING
+    notes: tuple[str, ...] = ()
+    family: str = "darknet"
 
 
-def resolve(model: str, model_dir: Path) -> ModelFiles:
+def resolve(model: str, model_dir: Path, labels: Path | None = None) -> ModelFiles:
     """Find the files that `MODEL=` means.
 
     Args:
         model: `auto`, a known name, or a path to a `.cfg`, `.weights` or `.onnx` file.
         model_dir: folder with known models, each as `name.cfg` and `name.weights`, in it or in a
             folder of that name; a relative path is looked for there too.
+        labels: a file of class names, instead of the one beside the model.
 
     Raises:
         ModelError: not found; the sentence says how to get it.
     """
+    files = _resolve(model, model_dir)
+    return files if labels is None else replace(files, names=labels)
+
+
+def _resolve(model: str, model_dir: Path) -> ModelFiles:
     if model == AUTO:
         return _resolve_auto(model_dir)
     if model in KNOWN_MODELS:
@@ -117,7 +137,7 @@ def prepare(files: ModelFiles, cache_dir: Path, *, corrections: bool = True) -> 
             supported, or the cache cannot be written.
     """
     if files.onnx is not None:
-        return _prepare_onnx(files.name, files.onnx)
+        return _prepare_onnx(files, files.onnx, cache_dir)
     if files.cfg is None or files.weights is None:
         raise ModelError(f"{files.name}: a darknet model is a .cfg and a .weights file")
     cfg_bytes = _read(files.cfg)
@@ -193,9 +213,9 @@ def _resolve_path(model: str, model_dir: Path) -> ModelFiles:
         )
     if not path.is_file():
         raise ModelError(f"MODEL={model}: there is no such file, here or in {model_dir}")
-    names = _sibling(path, ".names")
     if path.suffix == ".onnx":
-        return ModelFiles(path.stem, None, None, path, None)
+        return ModelFiles(path.stem, None, None, path, _names_beside(path))
+    names = _sibling(path, ".names")
     other = ".weights" if path.suffix == ".cfg" else ".cfg"
     sibling = _sibling(path, other)
     if sibling is None:
@@ -216,6 +236,12 @@ def _sibling(path: Path, suffix: str) -> Path | None:
     return others[0] if len(others) == 1 else None
 
 
+def _names_beside(onnx: Path) -> Path | None:
+    """The names of an ONNX model: of its own name only, since it usually brings some along."""
+    beside = (onnx.with_suffix(suffix) for suffix in (".names", ".labels"))
+    return next((path for path in beside if path.is_file()), None)
+
+
 def _labels(files: ModelFiles, network: Network) -> tuple[str, ...]:
     classes = network.heads[0].classes
     if files.names is None:
@@ -225,12 +251,16 @@ def _labels(files: ModelFiles, network: Network) -> tuple[str, ...]:
             f"{network.name} has {classes} classes, and nothing says what they are called; put "
             f"{Path(network.name).with_suffix('.names')} beside it, one name a line"
         )
-    labels = parse_names(_read(files.names).decode("utf-8", "replace"), files.names.name)
+    labels = _names_in(files.names)
     if len(labels) != classes:
         raise ModelError(
             f"{files.names.name} names {len(labels)} classes, {network.name} has {classes}"
         )
     return labels
+
+
+def _names_in(path: Path) -> tuple[str, ...]:
+    return parse_names(_read(path).decode("utf-8", "replace"), path.name)
 
 
 def _convert(network: Network, weights: Path, labels: tuple[str, ...], target: Path) -> None:
@@ -267,26 +297,77 @@ def _write_atomically(target: Path, content: bytes) -> None:
         ) from error
 
 
-def _prepare_onnx(name: str, path: Path) -> PreparedModel:
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # has no types
+def _prepare_onnx(files: ModelFiles, path: Path, cache_dir: Path) -> PreparedModel:
+    model = load(path)
+    properties = metadata_of(model)
+    if METADATA_HEADS in properties:
+        return _converted_before(files, path, properties)
+    names = None if files.names is None else _names_in(files.names)
+    adopted = adopt(model, path.name, names)
+    digest = _digest(
+        {
+            "onnx": _sha256_of(path),
+            "head": adopted.head.family,
+            "labels": adopted.labels,
+            "adoption": ADOPTION_VERSION,
+        }
+    )
+    cached = cache_dir / f"{path.stem}-{digest[:32]}.onnx"
+    if not cached.is_file():
+        _write_atomically(cached, _serialized(model, path))
+    return PreparedModel(
+        name=files.name,
+        sha256=digest,
+        onnx=cached,
+        net_wh=adopted.net_wh,
+        labels=adopted.labels,
+        corrections=(),
+        layer_table="",
+        placing=adopted.placing,
+        notes=(_told(adopted), *adopted.notes),
+        family=adopted.head.family,
+    )
+
+
+def _told(adopted: Adopted) -> str:
+    return f"its output is read as that of {adopted.head.title}; it takes {adopted.takes}"
+
+
+def _serialized(model: ModelProto, path: Path) -> bytes:
+    from google.protobuf.message import EncodeError  # type: ignore[import-untyped]  # has no types
 
     try:
-        properties = {
-            entry.key: entry.value
-            for entry in onnx.load(path, load_external_data=False).metadata_props
-        }
-        json.loads(properties[METADATA_HEADS])
+        content: bytes = model.SerializeToString()
+    except (EncodeError, ValueError) as error:
+        raise ModelError(f"{path.name} is larger than an ONNX file can be, 2 GB") from error
+    return content
+
+
+def _converted_before(
+    files: ModelFiles, path: Path, properties: Mapping[str, str]
+) -> PreparedModel:
+    """A model with our metadata is used as it is."""
+    try:
+        family = heads_from_json(properties[METADATA_HEADS]).family
         width, height = json.loads(properties[METADATA_NET_WH])
         labels = tuple(str(label) for label in json.loads(properties[METADATA_LABELS]))
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-    except (DecodeError, KeyError, ValueError, TypeError) as error:
+        placing = DARKNET_PLACING
+        if METADATA_PLACING in properties:
+            placing = Placing(**json.loads(properties[METADATA_PLACING]))
+    except (KeyError, ValueError, TypeError) as error:
         raise ModelError(
-            f"{path.name} is not an ONNX model that vault-ml converted. Supported today: a darknet "
-            ".cfg with its .weights, and .onnx files written by vault-ml convert"
+            f"{path.name} says that vault-ml made it, but not how to use it; make it anew from the "
+            ".cfg and .weights: vault-ml convert CFG WEIGHTS"
         ) from error
-    return PreparedModel(name, _sha256_of(path), path, (int(width), int(height)), labels, (), "")
+    if files.names is not None and _names_in(files.names) != labels:
+        raise ModelError(
+            f"{files.names.name} has other names than {path.name}, which vault-ml converted with "
+            "its own; convert it again, with --names"
+        )
+    digest = _sha256_of(path)
+    return PreparedModel(
+        files.name, digest, path, (int(width), int(height)), labels, (), "", placing, (), family
+    )
 
 
 def _digest(parts: dict[str, object]) -> str:

@@ -371,7 +371,13 @@ class Settings(BaseSettings):
         "auto",
         min_length=1,
         description="`auto` (yolov3 if its files are in MODEL_DIR, else yolov3-tiny), a name that "
-        "`vault-ml models list` knows, or a path to a `.cfg`, `.weights` or `.onnx` file.",
+        "`vault-ml models list` knows, or a path to a `.cfg`, `.weights` or `.onnx` file; ONNX as "
+        "vault-ml, Ultralytics or YOLOX export it.",
+    )
+    model_labels: Path | None = Field(
+        None,
+        description="File of class names, one a line, for a model that has none or wrong ones. "
+        "Without it: a file beside the model, what an ONNX model says itself, COCO's for 80.",
     )
     model_dir: Path = Field(
         default_factory=lambda: user_data_path("vault-ml") / "models",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vault_ml.geometry import Letterbox
+from vault_ml.geometry import DARKNET_PLACING, Letterbox, Placing
 from vault_ml.video.frame import Frame
 from vault_ml.video.limits import DecodeLimits, Reason, Refused
 from vault_ml.video.shared_frames import SharedFrames
@@ -37,8 +37,19 @@ class Seen:
     is_partial: bool
 
 
-def checked(answer: Mapping[str, Any], shared: SharedFrames, limits: DecodeLimits) -> Seen:
+def checked(
+    answer: Mapping[str, Any],
+    shared: SharedFrames,
+    limits: DecodeLimits,
+    placing: Placing = DARKNET_PLACING,
+) -> Seen:
     """Believe a child's answer only where it can be true.
+
+    Args:
+        answer: from the child.
+        shared: where it put the frames.
+        limits: what it may not exceed.
+        placing: how it was told to place frames in the network's input.
 
     Raises:
         Refused: the child refused the recording.
@@ -60,7 +71,7 @@ def checked(answer: Mapping[str, Any], shared: SharedFrames, limits: DecodeLimit
         width, height = _size(said.get("size_wh"))
         if width * height > limits.max_pixels:
             raise Nonsense("size of a frame")
-        letterbox = Letterbox.fit((width, height), shared.net_wh)
+        letterbox = Letterbox.fit((width, height), shared.net_wh, placing)
         frames.append(Frame(index, timestamp_s, letterbox, shared.pixels[index], int(number)))
     duration_s = answer.get("duration_s")
     return Seen(

@@ -33,7 +33,7 @@ import cv2
 import numpy as np
 
 from vault_ml.child import Channel, ChildGone, connect
-from vault_ml.geometry import Letterbox
+from vault_ml.geometry import Letterbox, Placing
 from vault_ml.video.files import RecordingFile, SeekableFile
 from vault_ml.video.jail import Jail, confine
 from vault_ml.video.limits import DecodeLimits, Reason, Refused
@@ -114,9 +114,11 @@ class _Decoder:
         sampling: str,
         frames_per_s: float | None = None,
         net_wh: tuple[int, int],
+        placing: Mapping[str, Any],
         keep_pictures: bool,
     ) -> dict[str, Any]:
         net_w, net_h = net_wh
+        placed = Placing(**placing)
         looked_at: list[dict[str, Any]] = []
         with (
             SharedFrames.attach(memory, frames, (net_w, net_h)) as shared,
@@ -128,8 +130,8 @@ class _Decoder:
                     rgb = picture.rgb()
                 except av.error.FFmpegError:
                     continue  # a pixel format that swscale does not know
-                letterbox = Letterbox.fit(picture.size_wh, (net_w, net_h))
-                letterbox_into(shared.pixels[len(looked_at)], rgb, letterbox)
+                letterbox = Letterbox.fit(picture.size_wh, (net_w, net_h), placed)
+                letterbox_into(shared.pixels[len(looked_at)], rgb, letterbox, placed.fill)
                 looked_at.append(
                     {
                         "timestamp_s": picture.timestamp_s,

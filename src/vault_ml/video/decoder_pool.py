@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from vault_ml.child import Child, ChildGone, ChildStuck
 from vault_ml.errors import ConfigError, DecoderFailed, RecordingTooLarge, UndecodableRecording
+from vault_ml.geometry import DARKNET_PLACING, Placing
 from vault_ml.video.answer import Nonsense, Seen, checked
 from vault_ml.video.crashes import CRASHES_ALLOWED, CrashMemory, digest_of
 from vault_ml.video.jail import Jail
@@ -245,6 +246,7 @@ class DecoderPool:
         frames: int,
         sampling: Sampling,
         net_wh: tuple[int, int],
+        placing: Placing = DARKNET_PLACING,
         frames_per_s: float | None = None,
         keep_pictures: bool = False,
     ) -> DecodedRecording:
@@ -257,6 +259,7 @@ class DecoderPool:
             frames: how many frames, spread over the whole recording; fewer if it is too short.
             sampling: how they are chosen.
             net_wh: size of the network's input, pixels.
+            placing: how frames lie in it.
             frames_per_s: no more than so many of each second; None for `frames` in all.
             keep_pictures: hold the whole pictures, and the child, until the result is closed.
 
@@ -275,6 +278,7 @@ class DecoderPool:
                 "frames": frames,
                 "sampling": sampling,
                 "net_wh": net_wh,
+                "placing": dataclasses.asdict(placing),
                 "frames_per_s": frames_per_s,
                 "keep_pictures": keep_pictures,
             }
@@ -285,7 +289,7 @@ class DecoderPool:
                 copy = stack.enter_context(SparseCopy(source))
                 fd, job["sparse_bytes"] = copy.fd, copy.size_bytes
             worker = self._lease()
-            seen = self._ask_to_decode(worker, job, (fd, shared.fd), copy, shared)
+            seen = self._ask_to_decode(worker, job, (fd, shared.fd), copy, shared, placing)
             if copy is not None:
                 bytes_read = copy.bytes_read
                 copy.close()
@@ -303,6 +307,7 @@ class DecoderPool:
         fds: Sequence[int],
         copy: SparseCopy | None,
         shared: SharedFrames,
+        placing: Placing,
     ) -> Seen:
         """What a leased child sees; where it sees nothing, the lease ends here."""
         try:
@@ -327,7 +332,7 @@ class DecoderPool:
                 self.discard(worker)
             raise copy.failure
         try:
-            return checked(answer, shared, self.limits)
+            return checked(answer, shared, self.limits, placing)
         except Nonsense as error:
             raise self._nonsense(worker, error) from error
         except Refused as refused:

@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from vault_ml.geometry import LETTERBOX_FILL, Letterbox
+from vault_ml.geometry import DARKNET_PLACING, Letterbox
 
 # Photos: bilinear chroma at full resolution is nearest to what libjpeg does (mean difference to
 # OpenCV's reader 0.25 grey levels on darknet's dog.jpg, against 0.8 without the flags).
@@ -63,13 +63,18 @@ class Picture:
         return round(self.frame.rotation / 90) % 4
 
 
-def letterbox_into(canvas: NDArray[np.uint8], rgb: NDArray[np.uint8], letterbox: Letterbox) -> None:
-    """Scale `rgb`, (h, w, 3) uint8, into `canvas`, (net_h, net_w, 3) uint8, with grey bars.
+def letterbox_into(
+    canvas: NDArray[np.uint8],
+    rgb: NDArray[np.uint8],
+    letterbox: Letterbox,
+    fill: int = DARKNET_PLACING.fill,
+) -> None:
+    """Scale `rgb`, (h, w, 3) uint8, into `canvas`, (net_h, net_w, 3) uint8, with bars of `fill`.
 
     Bilinear, as darknet and every port of it scale; another kernel moves borderline boxes.
     """
     (inner_w, inner_h), (x, y) = letterbox.inner_wh, letterbox.offset_xy
-    canvas[:] = LETTERBOX_FILL
+    canvas[:] = fill
     canvas[y : y + inner_h, x : x + inner_w] = cv2.resize(
         rgb, (inner_w, inner_h), interpolation=cv2.INTER_LINEAR
     )

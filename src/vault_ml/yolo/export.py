@@ -27,7 +27,7 @@ from vault_ml.yolo.cfg import (
     Upsample,
     Yolo,
 )
-from vault_ml.yolo.head import head_specs, heads_to_json
+from vault_ml.yolo.head import DarknetHead, head_specs, heads_to_json
 from vault_ml.yolo.metadata import (
     EXPORT_VERSION,
     METADATA_HEADS,
@@ -114,7 +114,7 @@ def to_onnx(
     helper.set_model_props(
         model,
         {
-            METADATA_HEADS: heads_to_json(head_specs(network)),
+            METADATA_HEADS: heads_to_json(DarknetHead(head_specs(network))),
             METADATA_LABELS: json.dumps(list(labels)),
             METADATA_NET_WH: json.dumps(list(network.net_wh)),
         },

@@ -1,8 +1,10 @@
-"""Raw maps of the YOLO heads -> candidate boxes in net pixels.
+"""What networks put out -> candidate boxes in net pixels: the port, and darknet's maps behind it.
 
-A 608x608 network has 22,743 cells times anchors and 85 values in each; on a CCTV frame a handful
-matter. So the gate comes first: objectness is compared as a logit, before any exponential, and only
-the survivors are decoded (measured: 0.5 ms instead of 30).
+`Head` is what the detector knows of a family; `rows` has the families of other projects.
+
+Of darknet's: a 608x608 network has 22,743 cells times anchors and 85 values in each; on a CCTV
+frame a handful matter. So the gate comes first: objectness is compared as a logit, before any
+exponential, and only the survivors are decoded (measured: 0.5 ms instead of 30).
 """
 
 from __future__ import annotations
@@ -11,12 +13,15 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vault_ml.errors import ModelError
 from vault_ml.geometry import NetXyxy
 from vault_ml.yolo.cfg import Network, Yolo
+from vault_ml.yolo.rows import FAMILIES, Candidates
 from vault_ml.yolo.shapes import infer_shapes
 
 _EXPONENT_LIMIT = 10.0
@@ -26,6 +31,52 @@ to the frame changes; but float32 stays finite, and so does the IoU of such a bo
 _GATE_MARGIN = 1e-4
 """The gate lets a little more through than the exact comparison that follows, because a sigmoid
 and its inverse do not meet to the last bit. In logits."""
+
+
+class Head(Protocol):
+    """How to read what a network of one family puts out."""
+
+    @property
+    def family(self) -> str:
+        """Its name in a model's metadata."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        ...
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        ...
+
+    @property
+    def is_suppressed(self) -> bool:
+        """Whether the network resolves overlaps itself; else that is left to do."""
+        ...
+
+    def misfit(self, outputs: Sequence[NDArray[np.float32]], n: int) -> str | None:
+        """What does not fit in the outputs for n pictures, half a sentence; None where all does."""
+        ...
+
+    def candidates(
+        self,
+        outputs: Sequence[NDArray[np.float32]],
+        net_wh: tuple[int, int],
+        threshold: float,
+    ) -> Candidates:
+        """Every box of one picture whose confidence is above the threshold, in a fixed order.
+
+        Args:
+            outputs: float32, as `misfit` found them fit, without the axis of pictures.
+            net_wh: size of the network's input, pixels.
+            threshold: what the confidence must be above.
+
+        Raises:
+            ModelError: the values cannot be what this family puts out.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +104,56 @@ class HeadSpec:
         return len(self.anchors) * (5 + self.classes)
 
 
+@dataclass(frozen=True, slots=True)
+class DarknetHead:
+    """Maps of raw logits, one per `[yolo]` layer: what `export` writes.
+
+    Attributes:
+        specs: how to read each map, in the order of the network's outputs.
+    """
+
+    family: ClassVar[str] = "darknet"
+    title: ClassVar[str] = "darknet"
+    is_suppressed: ClassVar[bool] = False
+    specs: tuple[HeadSpec, ...]
+
+    def __post_init__(self) -> None:
+        """Raise `ModelError` where there is no map, or they disagree about the classes."""
+        if not self.specs:
+            raise ModelError("the model has no detection head")
+        if len({spec.classes for spec in self.specs}) > 1:
+            raise ModelError("the heads of the model know different numbers of classes")
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.specs[0].classes
+
+    def misfit(self, outputs: Sequence[NDArray[np.float32]], n: int) -> str | None:
+        """What does not fit in the outputs for n pictures; None where all does."""
+        if len(outputs) != len(self.specs):
+            return (
+                f"the network gave {len(outputs)} outputs where {len(self.specs)} heads are "
+                "described"
+            )
+        for spec, output in zip(self.specs, outputs, strict=True):
+            if output.ndim != 4 or output.shape[:2] != (n, spec.channels):
+                return (
+                    f"the network gave an output of shape {output.shape} where its head expects "
+                    f"({n}, {spec.channels}, h, w)"
+                )
+        return None
+
+    def candidates(
+        self,
+        outputs: Sequence[NDArray[np.float32]],
+        net_wh: tuple[int, int],
+        threshold: float,
+    ) -> Candidates:
+        """The boxes of one picture, one for each class above the threshold; see `candidates`."""
+        return candidates(outputs, self.specs, net_wh, threshold)
+
+
 def head_specs(network: Network) -> tuple[HeadSpec, ...]:
     """The heads of a network, in the order of its outputs.
 
@@ -73,19 +174,25 @@ def head_specs(network: Network) -> tuple[HeadSpec, ...]:
     )
 
 
-def heads_to_json(heads: Sequence[HeadSpec]) -> str:
-    """As the ONNX model carries them, in its metadata `vault_ml.heads`."""
-    return json.dumps([asdict(head) for head in heads])
+def heads_to_json(head: Head) -> str:
+    """As the ONNX model carries it, in its metadata `vault_ml.heads`."""
+    if isinstance(head, DarknetHead):
+        return json.dumps([asdict(spec) for spec in head.specs])
+    return json.dumps({"family": head.family, "classes": head.classes})
 
 
-def heads_from_json(text: str) -> tuple[HeadSpec, ...]:
+def heads_from_json(text: str) -> Head:
     """The inverse of `heads_to_json`.
 
     Raises:
         ValueError: not what `heads_to_json` writes.
+        ModelError: darknet's, and of no map.
     """
     try:
-        return tuple(
+        found = json.loads(text)
+        if isinstance(found, dict):
+            return FAMILIES[found["family"]](int(found["classes"]))
+        specs = tuple(
             HeadSpec(
                 tuple((float(w), float(h)) for w, h in head["anchors"]),
                 int(head["classes"]),
@@ -93,10 +200,11 @@ def heads_from_json(text: str) -> tuple[HeadSpec, ...]:
                 float(head["scale_x_y"]),
                 bool(head["new_coords"]),
             )
-            for head in json.loads(text)
+            for head in found
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError("these are not the heads of a model that vault-ml converted") from error
+    return DarknetHead(specs)
 
 
 def candidates(
@@ -104,7 +212,7 @@ def candidates(
     heads: Sequence[HeadSpec],
     net_wh: tuple[int, int],
     confidence_threshold: float,
-) -> tuple[NetXyxy, NDArray[np.float32], NDArray[np.int64]]:
+) -> Candidates:
     """Every box and class whose confidence is above the threshold, of one image.
 
     One box may give several candidates, one for each class above the threshold, as in darknet. The
