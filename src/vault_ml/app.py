@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-from vault_ml import __version__, failpoints, settings
+from vault_ml import __version__, failpoints, machine, settings
 from vault_ml.backoff import Backoff
 from vault_ml.brokers.dead_letter import DeadLetters
 from vault_ml.brokers.port import Consumer, Message, Producer
@@ -27,6 +27,7 @@ from vault_ml.hub.vocabulary import HUB_WORDS
 from vault_ml.inference.cpu_quota import usable_cpus
 from vault_ml.interest.judging import Interest
 from vault_ml.interest.zones_file import ZonesFile, read
+from vault_ml.machine import Finding, Level
 from vault_ml.models.prepare import ModelFiles, PreparedModel, prepare, resolve
 from vault_ml.outage import Outages, Stopping
 from vault_ml.outcomes.finished import FinishedRuns
@@ -66,6 +67,8 @@ _PUBLISH_S = 30.0
 _OUTAGE_CAP_S = 8.0
 # Below this a second request costs more than the bytes it saves.
 _RANGES_FROM_BYTES = 1024 * 1024
+# Of a recording of half a minute, for an estimate of memory.
+_TYPICAL_BYTES = 16 * 1024 * 1024
 
 
 def work(environ: Mapping[str, str]) -> None:
@@ -124,7 +127,7 @@ def _wire(
     log.info("detector_started", **runs)
     concurrency = _concurrency(chosen, log)
     decoders = DecoderPool(
-        min(concurrency, usable_cpus() + 1),
+        _decoder_count(concurrency),
         DecodeLimits(
             max_seconds=chosen.decode_timeout_s, max_memory_bytes=int(chosen.decode_memory_bytes)
         ),
@@ -405,6 +408,10 @@ def _detector_lost(reason: str, log: Logger, metrics: Metrics) -> None:
     metrics.detector_restarted()
 
 
+def _decoder_count(concurrency: int) -> int:
+    return min(concurrency, usable_cpus() + 1)
+
+
 def _concurrency(chosen: Settings, log: Logger) -> int:
     if chosen.worker_concurrency is not None:
         return chosen.worker_concurrency
@@ -545,42 +552,65 @@ def _ranges_from_bytes(chosen: Settings) -> int | None:
     return _RANGES_FROM_BYTES if is_worth_it else None
 
 
-def checks(environ: Mapping[str, str]) -> Iterator[tuple[str, Callable[[], str]]]:
-    """What `vault-ml check` tries, in order: a name, and a function that returns a sentence.
+def checks(
+    environ: Mapping[str, str], *, with_machine: bool = False
+) -> Iterator[tuple[str, Callable[[], Finding]]]:
+    """What `vault-ml check` and `doctor` try, in order: a name, and a function that tries it.
 
-    Each raises a `VaultMLError` whose sentence says what is wrong and what to try.
+    Each raises a `VaultMLError` whose sentence says what is wrong and what to try. Nothing comes
+    after `settings` where they are wrong.
+
+    Args:
+        environ: the environment.
+        with_machine: look at the machine, too.
     """
+    if with_machine:
+        yield "processors", machine.processors
+        yield "limits", machine.limits
     holder: list[Settings] = []
 
-    def check_settings() -> str:
+    def check_settings() -> Finding:
         holder.append(settings.load(environ))
         given = sum(row.source != "default" for row in settings.describe(holder[0], environ))
-        return f"{given} variables set, the rest at their defaults"
+        if notices := settings.notices(environ):
+            return Finding(Level.DOUBTFUL, f"{given} variables set", " ".join(notices))
+        return Finding(Level.OK, f"{given} variables set, the rest at their defaults")
 
     yield "settings", check_settings
+    if not holder:
+        return
     (chosen,) = holder
     quiet = configure("json", "ERROR")
+    if with_machine:
+        yield "cache", lambda: machine.cache(chosen.cache_dir)
+    found: dict[str, PreparedModel | str] = {}
 
-    def check_model() -> str:
-        model = _model(chosen, quiet, None)
+    def check_model() -> Finding:
+        found["model"] = model = _model(chosen, quiet, None)
         with _detector(chosen, model) as detector:
             detector.start()
             info = detector.info
-            return (
-                f"{model.name} ({model.family}) at {model.net_wh[0]}x{model.net_wh[1]} runs on "
-                f"{info.device} "
-                f"by {info.runtime} ({info.precision})"
-            )
+        found["device"] = info.device
+        return Finding(
+            Level.OK,
+            f"{model.name} ({model.family}) at {model.net_wh[0]}x{model.net_wh[1]} runs on "
+            f"{info.device} by {info.runtime} ({info.precision})",
+        )
 
-    def check_vault() -> str:
+    def check_vault() -> Finding:
         with ExitStack() as stack:
             vaults = _vaults(chosen, stack)
             if vaults.own is None:
-                return f"none configured; messages may name {chosen.origins}"
+                return Finding(Level.OK, f"none configured; messages may name {chosen.origins}")
             vaults.own.ping()
-            return f"{vaults.own.host} answers and knows our keys"
+            # A clock that is off makes trouble nowhere else so soon.
+            time = machine.clock(vaults.own.clock_ahead_s)
+            sentence = f"{vaults.own.host} answers and knows our keys"
+            if time.level is Level.OK:
+                return Finding(Level.OK, sentence)
+            return Finding(time.level, f"{sentence}, but {time.sentence}", time.advice)
 
-    def check_broker() -> str:
+    def check_broker() -> Finding:
         broker = broker_for(chosen, quiet)
         producer = broker.producer()
         try:
@@ -588,18 +618,56 @@ def checks(environ: Mapping[str, str]) -> Iterator[tuple[str, Callable[[], str]]
             broker.check()
         finally:
             producer.close(1.0)
-        return f"{broker.where} answers"
+        return Finding(Level.OK, f"{broker.where} answers")
 
-    def check_outcomes() -> str:
+    def check_outcomes() -> Finding:
         store = _outcome_store(chosen)
         try:
             store.ping()
         finally:
             store.close()
-        return f"{chosen.outcomes} answers"
+        return Finding(Level.OK, f"{chosen.outcomes} answers")
 
     yield "model", check_model
+    if with_machine:
+        if isinstance(device := found.get("device"), str):
+            yield "gpu", lambda: machine.gpu(device)
+        if isinstance(model := found.get("model"), PreparedModel):
+            yield "memory", lambda: _memory(chosen, model, quiet)
+        yield "decoders", lambda: _decoders(chosen)
     yield "vault", check_vault
     yield "broker", check_broker
     if chosen.outcomes is not None:
         yield "outcomes", check_outcomes
+
+
+def _memory(chosen: Settings, model: PreparedModel, log: Logger) -> Finding:
+    in_flight = _concurrency(chosen, log)
+    return machine.memory(
+        in_flight=in_flight,
+        decoders=_decoder_count(in_flight),
+        model_bytes=model.onnx.stat().st_size,
+        typical_bytes=_TYPICAL_BYTES,
+    )
+
+
+def _decoders(chosen: Settings) -> Finding:
+    """What holds a decoder, from one that is started."""
+    limits = DecodeLimits(
+        max_seconds=chosen.decode_timeout_s, max_memory_bytes=int(chosen.decode_memory_bytes)
+    )
+    pool = DecoderPool(1, limits, on_restart=lambda _reason: None)
+    try:
+        pool.start()
+        jail = pool.jail
+    finally:
+        pool.close()
+    if jail is None:
+        return Finding(Level.WRONG, "no decoder starts", "Run `vault-ml demo`: it says why.")
+    if jail.is_tight:
+        return Finding(Level.OK, jail.sentence())
+    return Finding(
+        Level.DOUBTFUL,
+        jail.sentence(),
+        "Let the container have seccomp (docker: not --security-opt seccomp=unconfined).",
+    )

@@ -231,6 +231,31 @@ def test_check_tells_what_answers_and_what_does_not(tiny: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_doctor_looks_at_the_machine_even_where_the_settings_are_wrong(tiny: Path) -> None:
+    done = vault_ml("doctor", "--json", QUEUE_NAME="q")
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    levels = {row["check"]: row["level"] for row in rows(done.stdout)}
+    assert set(levels) == {"processors", "limits", "settings"}
+    assert levels["settings"] == "wrong"
+
+    nowhere = f"127.0.0.1:{free_port()}"
+    done = vault_ml(
+        "doctor", QUEUE_NAME="q", KAFKA_BROKER=nowhere, MODEL=str(tiny), CACHE_DIR="/proc/none",
+        VAULT_API_URL=f"http://{nowhere}", VAULT_ACCESS_KEY="a", VAULT_SECRET_KEY="s",
+    )  # fmt: skip
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    marks = {
+        line.split()[1]: line.split()[0] for line in done.stdout.splitlines() if line[0] != " "
+    }
+    assert set(marks) == {
+        *("processors", "limits", "settings", "cache", "model", "decoders", "vault", "broker")
+    }
+    assert marks["cache"] == marks["vault"] == marks["broker"] == "NOT"
+    assert marks["decoders"] in {"ok", "hm"}
+    assert "-> Set CACHE_DIR to a folder" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
 def test_help_is_instant_because_it_loads_no_heavy_library() -> None:
     """The budget is 0.3 s; what costs is what is imported, so that is what is held fast."""
     probe = (
@@ -244,7 +269,7 @@ def test_help_is_instant_because_it_loads_no_heavy_library() -> None:
         [sys.executable, "-c", probe], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stderr.strip() == "[]"
-    for command in ("run", "detect", "demo", "check", "config", "convert", "models"):
+    for command in ("run", "detect", "demo", "check", "doctor", "config", "convert", "models"):
         assert command in done.stdout
 
 

@@ -672,3 +672,21 @@ def test_child_that_takes_no_work_is_lost(
         detector.start()
         with pytest.raises(DetectorUnavailable):
             detect_for_ever(detector, shared, frames)
+
+
+def test_a_gpu_that_is_gone_does_not_become_a_processor_on_the_quiet(model: PreparedModel) -> None:
+    with DetectorProcess(model, replace(OPTIONS, wait_s=1)) as detector:
+        detector.start()
+        # What a replacement says is held against what ran before; here, that was a GPU.
+        detector._info = replace(detector.info, device="cuda:0")
+        os.kill(detector.pid or 0, signal.SIGKILL)
+
+        def is_said() -> bool:
+            try:
+                detector.ping()
+            except DetectorUnavailable as error:
+                return "ran on cuda:0" in str(error) and "mend the device" in str(error)
+            return False
+
+        wait_until(is_said, "the worker is not ready, and says why", 60)
+        assert detector.info.device == "cuda:0", "nothing runs on the processor"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from email.utils import format_datetime
 
 import pytest
 
@@ -287,6 +288,13 @@ def test_refuses_an_address_by_its_form(url: str, expected: bool) -> None:
 )
 def test_reads_when_to_come_back(value: str | None, expected: float | None) -> None:
     assert protocol.retry_after_s(value, NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("date", "expected"), [(None, None), ("", None), ("soon", None), (format_datetime(NOW), 0.0)]
+)
+def test_knows_how_far_the_clocks_are_apart(date: str | None, expected: float | None) -> None:
+    assert protocol.clock_ahead_s(date, NOW) == expected
 
 
 @pytest.mark.parametrize(

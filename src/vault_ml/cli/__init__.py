@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from vault_ml.cli import dlq, models
-from vault_ml.cli.check import check
+from vault_ml.cli.check import check, doctor
 from vault_ml.cli.config import config
 from vault_ml.cli.convert import convert
 from vault_ml.cli.demo import demo
@@ -37,6 +37,7 @@ app.command("run")(run)
 app.command("detect")(detect)
 app.command("demo")(demo)
 app.command("check")(check)
+app.command("doctor")(doctor)
 app.command("config")(config)
 app.command("convert")(convert)
 app.command("verify")(verify)

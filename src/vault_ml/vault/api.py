@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import NoReturn
 from urllib.parse import urlsplit
 
@@ -72,6 +73,7 @@ class Api:
         self._call_timeout_s = call_timeout_s
         self._root_lock = threading.Lock()
         self._root = self._roots[0] if len(self._roots) == 1 else None
+        self.clock_ahead_s: float | None = None  # ours, of the Vault's, at its last answer
 
     # --- one call --------------------------------------------------------------------------------
 
@@ -308,6 +310,9 @@ class Api:
             reach=self._reach,
         ) as reply:
             reply.small_body()
+            self.clock_ahead_s = protocol.clock_ahead_s(
+                reply.headers.get("date"), datetime.now(UTC)
+            )
             return reply
 
     def _nothing_there_sentence(self) -> str:

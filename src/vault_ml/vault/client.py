@@ -171,6 +171,14 @@ class VaultClient:
                 "check VAULT_ACCESS_KEY and VAULT_SECRET_KEY."
             )
 
+    @property
+    def clock_ahead_s(self) -> float | None:
+        """How far our clock is ahead of the Vault's, seconds, by its last answer to a ping.
+
+        None where it has not answered, or does not say its time.
+        """
+        return self._api.clock_ahead_s
+
     def fetch(
         self,
         key: str,

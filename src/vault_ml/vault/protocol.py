@@ -298,13 +298,33 @@ def retry_after_s(value: str | None, now: datetime) -> float | None:
     text = (value or "").strip()
     if text.isascii() and text.isdigit():
         return min(float(text), _LONGEST_RETRY_AFTER_S)
+    moment = _moment(text)
+    if moment is None:
+        return None
+    return min(max((moment - now).total_seconds(), 0.0), _LONGEST_RETRY_AFTER_S)
+
+
+def clock_ahead_s(date: str | None, now: datetime) -> float | None:
+    """How far `now` is ahead of the Vault's clock, seconds; None where it does not tell its time.
+
+    Args:
+        date: the header of an answer that has just come.
+        now: an aware time.
+
+    >>> clock_ahead_s("Thu, 02 Sep 2021 00:00:00 GMT", datetime(2021, 9, 2, 0, 1, tzinfo=UTC))
+    60.0
+    """
+    moment = _moment(date or "")
+    return None if moment is None else (now - moment).total_seconds()
+
+
+def _moment(text: str) -> datetime | None:
+    """A date of HTTP."""
     try:
         moment = parsedate_to_datetime(text)
     except ValueError:
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return min(max((moment - now).total_seconds(), 0.0), _LONGEST_RETRY_AFTER_S)
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def bulk_reply(urls: Iterable[tuple[str, str]]) -> bytes:
