@@ -6,7 +6,6 @@ Results are read as their readers read them: committed ones only.
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future
 
 import pytest
 
@@ -21,7 +20,7 @@ from contract.broker_contract import (
     receive,
     settled,
 )
-from vault_ml.brokers.port import Message, SettlementLost
+from vault_ml.brokers.port import Message
 from vault_ml.errors import MessageTooLarge
 
 
@@ -66,7 +65,7 @@ class TransactionContract(BrokerContract):
         futures += [one.ack([(target, one.message)]) for one in held[20:]]
         broker.system.set_up()
         open_ones = {
-            one.message.body for one, f in zip(held, futures, strict=True) if not settles(f)
+            one.message.body for one, f in zip(held, futures, strict=True) if not settled(f)
         }
         while open_ones:  # taken back while the broker was away
             delivery = receive(consumer)
@@ -74,15 +73,6 @@ class TransactionContract(BrokerContract):
                 open_ones.discard(delivery.message.body)
         seen = [d.message.body for d in drain(broker.consumer(target), len(bodies))]
         assert sorted(seen) == sorted(bodies)
-
-
-def settles(future: Future[None]) -> bool:
-    """As `settled`, and patient: a broker that was away takes its time."""
-    try:
-        future.result(JOIN_S)
-    except SettlementLost:
-        return False
-    return True
 
 
 class TransactionOrderContract(OrderContract):

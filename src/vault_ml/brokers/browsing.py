@@ -6,7 +6,9 @@ from collections.abc import Callable, Generator
 
 from vault_ml.brokers.port import Consumer, Delivery
 
-_PING_S = 10.0
+# Somebody looks on, but a busy machine takes a while for a first connection, and "it is away" must
+# be true.
+_PING_S = 30.0
 
 
 class HoldingBrowser:
