@@ -157,6 +157,24 @@ def test_a_retry_of_a_revoked_delivery_is_not_received_again(running: Running) -
     assert again.attempt == 1
 
 
+def test_a_partition_that_went_while_paused_is_read_when_it_comes_back(running: Running) -> None:
+    running.queue = running.system.new_queue(partitions=4)
+    first = running.consumer()
+    wait_for(lambda: len(first._books.numbers()) == 4, "all partitions are the first one's")
+    first.pause()
+    wait_for(lambda: len(first._paused_numbers) == 4, "they are paused")
+    second = running.consumer()
+    wait_for(lambda: len(second._books.numbers()) == 2, "two have gone")
+    first.resume()
+    second.close(CLOSE_S)
+    wait_for(lambda: len(first._books.numbers()) == 4, "they are back")
+    for number in range(40):
+        running.producer.publish(
+            running.queue, Message(b"%d" % number, b"key%d" % number), timeout_s=JOIN_S
+        )
+    assert len({receive(first).message.body for _ in range(40)}) == 40
+
+
 # Bounds.
 
 

@@ -307,6 +307,10 @@ class KafkaConsumer:
 
     def _drop(self, numbers: list[int]) -> None:
         self._books.drop(numbers)
+        # librdkafka remembers a pause beyond the assignment: should the partition come back to us,
+        # nothing of it would ever be fetched.
+        if paused := self._paused_numbers.intersection(numbers):
+            self._client.resume([TopicPartition(self._queue, number) for number in paused])
         self._paused_numbers.difference_update(numbers)
         self._unread.difference_update(numbers)
 
@@ -402,6 +406,7 @@ class KafkaConsumer:
             self._client.close()  # revokes, so the finished prefix is committed on the way
         except KafkaException as error:
             self._log.warning("broker_left_badly", reason=error.args[0].name())
+        self._paused_numbers.clear()  # a closed client takes no wishes
         self._committer.close()
         with self._changed:
             self._is_closing = True
