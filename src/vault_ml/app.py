@@ -22,7 +22,7 @@ from vault_ml.brokers.dead_letter import DeadLetters
 from vault_ml.brokers.port import Consumer, Message, Producer
 from vault_ml.brokers_for import Broker, broker_for
 from vault_ml.detector_process import DetectorOptions, DetectorProcess
-from vault_ml.errors import ConfigError, OutcomesUnavailable
+from vault_ml.errors import ConfigError, DetectorUnavailable, OutcomesUnavailable
 from vault_ml.hub.vocabulary import HUB_WORDS
 from vault_ml.inference.cpu_quota import usable_cpus
 from vault_ml.interest.judging import Interest
@@ -76,6 +76,8 @@ def work(environ: Mapping[str, str]) -> None:
 
     Raises:
         ConfigError: something must be changed before this can work.
+        DetectorUnavailable: detector or decoders failed three times in a row. What was in flight
+            has been given back; a start from scratch, by whoever watches over us, may help.
     """
     chosen = settings.load(environ)
     log = configure(chosen.log_format, chosen.log_level)
@@ -87,27 +89,47 @@ def work(environ: Mapping[str, str]) -> None:
     stop = threading.Event()
     _stop_on_signals(stop, log)
     metrics, health = Metrics(), Health()
+    watchdog = _Watchdog(stop, log)
     with ExitStack() as stack:
         if chosen.web_host_port is not None:
             web = WebServer(*chosen.web_host_port, health=health, metrics=metrics)
             stack.callback(web.stop)
             web.start()
             log.info("web_started", address=web.url)
-        worker = _wire(chosen, stack, stop, log, metrics, health)
+        worker = _wire(chosen, stack, watchdog, log, metrics, health)
         if worker is not None:
             worker.run()
     log.info("worker_stopped")
+    if watchdog.reason is not None:
+        raise DetectorUnavailable(f"given up after three failures in a row: {watchdog.reason}")
+
+
+class _Watchdog:
+    """Ends the worker when its children fail again and again."""
+
+    def __init__(self, stop: threading.Event, log: Logger) -> None:
+        self.stop = stop
+        self.reason: str | None = None
+        self._log = log
+
+    def bark(self, reason: str) -> None:
+        """Stop, once; what is in flight is given back."""
+        if not self.stop.is_set():
+            self.reason = reason
+            self._log.error("children_hopeless", reason=reason)
+            self.stop.set()
 
 
 def _wire(
     chosen: Settings,
     stack: ExitStack,
-    stop: threading.Event,
+    watchdog: _Watchdog,
     log: Logger,
     metrics: Metrics,
     health: Health,
 ) -> Worker | None:
     """Start everything in order: model, detector, decoders, Vault, broker. None when stopped."""
+    stop = watchdog.stop
     recording_log = RecordingLog(chosen.log_format, log, publishes=chosen.queue_target is not None)
     tracing = _tracing(chosen)
     stack.callback(tracing.close)
@@ -115,6 +137,7 @@ def _wire(
     detector = _detector(chosen, model)
     stack.callback(detector.close)
     detector.on_restart = lambda reason: _detector_lost(reason, log, metrics)
+    detector.on_hopeless = watchdog.bark
     detector.on_batch = metrics.batch
     detector.start()
     runs = {
@@ -132,6 +155,7 @@ def _wire(
             max_seconds=chosen.decode_timeout_s, max_memory_bytes=int(chosen.decode_memory_bytes)
         ),
         on_restart=lambda reason: _decoder_lost(reason, log, metrics),
+        on_hopeless=watchdog.bark,
     )
     stack.callback(decoders.close)
     decoders.start()

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 # doubles, so that a broken machine is not kept busy starting processes.
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
+# Children in a row that were lost before they answered anything are no accident.
+_HOPELESS_AFTER = 3
 
 
 class DetectorProcess:
@@ -40,6 +42,8 @@ class DetectorProcess:
         on_restart: called from the supervising thread, with the reason, whenever a child is lost;
             for logs and metrics. It must not block.
         on_batch: called from the same thread with the number of frames of each run; likewise.
+        on_hopeless: called from the same thread, with the reason, when three children in a row
+            were lost, or did not start, before one answered anything; likewise.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class DetectorProcess:
         self._options = options
         self.on_restart = on_restart
         self.on_batch: Callable[[int], None] | None = None
+        self.on_hopeless: Callable[[str], None] | None = None
         self._changed = threading.Condition()
         self._host: DetectorHost | None = None  # starting or warm
         self._info: RuntimeInfo | None = None
@@ -170,7 +175,8 @@ class DetectorProcess:
                 self._trouble = f"{reason}; a replacement is being started"
                 self._restarts += 1
                 self._failures_in_a_row = 0 if host.answered else self._failures_in_a_row + 1
-            self._tell(reason)
+            self._tell(self.on_restart, reason)
+            self._despair(reason)
             replacement = self._replacement()
             if replacement is None:
                 return
@@ -199,6 +205,7 @@ class DetectorProcess:
                         return None
                     self._failures_in_a_row += 1
                     self._trouble = f"the detector cannot be replaced: {error}"
+                self._despair(self._trouble)
 
     def _pause_s(self) -> float:
         if self._failures_in_a_row == 0:
@@ -243,11 +250,15 @@ class DetectorProcess:
         if self.on_batch is not None:
             self.on_batch(frames)
 
-    def _tell(self, reason: str) -> None:
-        if self.on_restart is None:
+    def _despair(self, reason: str) -> None:
+        if self._failures_in_a_row >= _HOPELESS_AFTER:
+            self._tell(self.on_hopeless, reason)
+
+    def _tell(self, hook: Callable[[str], None] | None, reason: str) -> None:
+        if hook is None:
             return
         try:
-            self.on_restart(reason)
+            hook(reason)
         except Exception:
             # A broken metric must not leave the worker without a detector.
             logger.exception("detector_hook_failed")

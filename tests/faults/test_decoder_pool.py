@@ -328,6 +328,30 @@ def test_a_child_that_is_no_decoder_stops_the_start_with_a_sentence(
     assert "no_such_module" in capfd.readouterr().err
 
 
+def test_three_children_in_a_row_that_do_not_start_are_no_accident(
+    clip: bytes, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    with DecoderPool(1, on_hopeless=said.append) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(pool_module, "_MODULE", "no_such_module")
+            pool.discard(next(iter(pool._workers)))
+            for attempt in range(2):
+                with pytest.raises(DecoderFailed):
+                    decode(pool, clip)
+                assert said == [], f"after {attempt + 1}"
+        assert works(pool, clip), "one that starts in between makes it an accident"
+        with monkeypatch.context() as patch:
+            patch.setattr(pool_module, "_MODULE", "no_such_module")
+            pool.discard(next(iter(pool._workers)))
+            for _ in range(3):
+                with pytest.raises(DecoderFailed):
+                    decode(pool, clip)
+    (reason,) = said
+    assert reason.startswith("no decoder starts")
+    assert "no_such_module" in capfd.readouterr().err
+
+
 # The jail -----------------------------------------------------------------------------------
 
 

@@ -186,6 +186,10 @@ class DecodedRecording:
         self.close()
 
 
+# Children in a row that do not even start are no accident.
+HOPELESS_AFTER = 3
+
+
 class DecoderPool:
     """Up to `size` decoder children, started when first needed. Thread-safe.
 
@@ -200,6 +204,7 @@ class DecoderPool:
         limits: DecodeLimits | None = None,
         *,
         on_restart: Callable[[str], None] | None = None,
+        on_hopeless: Callable[[str], None] | None = None,
     ) -> None:
         """Prepare a pool; `start` makes sure that a child can run at all.
 
@@ -208,6 +213,8 @@ class DecoderPool:
             limits: the defaults where None.
             on_restart: told, on any thread, why a child had to be replaced: it died, was stuck or
                 answered with nonsense. Those that have served their time are none of these.
+            on_hopeless: told, on any thread, when `HOPELESS_AFTER` children in a row did not get
+                ready: it is the machine, not a recording.
 
         Raises:
             ValueError: `size` is not positive.
@@ -217,6 +224,8 @@ class DecoderPool:
         self.limits = limits or DecodeLimits()
         self.jail: Jail | None = None
         self._on_restart = on_restart or (lambda _: None)
+        self._on_hopeless = on_hopeless or (lambda _: None)
+        self._unready_in_a_row = 0
         self._crashes = CrashMemory()
         self._size = size
         self._changed = threading.Condition()
@@ -431,12 +440,17 @@ class DecoderPool:
                 continue
             try:
                 self.jail = worker.wait_until_ready()
-            except BaseException:
+            except BaseException as error:
                 worker.child.kill()
                 with self._changed:
                     self._workers.discard(worker)
+                    self._unready_in_a_row += 1
+                    is_hopeless = self._unready_in_a_row >= HOPELESS_AFTER
                     self._changed.notify()
+                if is_hopeless and not self._closed.is_set():
+                    self._on_hopeless(f"no decoder starts: {error}")
                 raise
+            self._unready_in_a_row = 0
             return worker
 
     def _take_idle(self, deadline: float) -> _Worker | None:
