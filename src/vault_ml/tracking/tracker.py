@@ -177,7 +177,7 @@ class _Objects:
             mixed = mine.colours.take(rows, axis=0)
             mixed *= 1 - _COLOURS_RENEWED
             mixed += _COLOURS_RENEWED * theirs.colours
-            mixed /= np.sqrt(np.einsum("nd,nd->n", mixed, mixed))[:, None]
+            mixed /= np.sqrt(np.einsum("ij,ij->i", mixed, mixed))[:, None]
             mine.colours[rows] = mixed
 
 
