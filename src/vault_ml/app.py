@@ -22,7 +22,12 @@ from vault_ml.brokers.dead_letter import DeadLetters
 from vault_ml.brokers.port import Consumer, Message, Producer
 from vault_ml.brokers_for import Broker, broker_for
 from vault_ml.detector_process import DetectorOptions, DetectorProcess
-from vault_ml.errors import ConfigError, DetectorUnavailable, OutcomesUnavailable
+from vault_ml.errors import (
+    ConfigError,
+    DetectorUnavailable,
+    OutcomesUnavailable,
+    SceneUnavailable,
+)
 from vault_ml.hub.vocabulary import HUB_WORDS
 from vault_ml.inference.cpu_quota import usable_cpus
 from vault_ml.interest.judging import Interest
@@ -37,7 +42,8 @@ from vault_ml.pipeline import Pipeline, PipelineOptions
 from vault_ml.removal import Removals
 from vault_ml.result import Profile, ResultOptions
 from vault_ml.scene.memory import SceneMemory
-from vault_ml.scene.sqlite import SqliteScenes
+from vault_ml.scene.opening import open_scenes
+from vault_ml.scene.port import SceneStore
 from vault_ml.settings import Settings
 from vault_ml.sinks.forward_hub import ForwardDetections, ForwardToHubQueue, Hub
 from vault_ml.sinks.forward_media import ForwardMedia
@@ -251,10 +257,23 @@ def _scene(chosen: Settings, stack: ExitStack, log: Logger) -> SceneMemory | Non
     """The memory of what stands at the cameras, where one is set."""
     if chosen.static_memory is None:
         return None
-    store = SqliteScenes(chosen.static_memory, max_age_s=chosen.static_memory_max_age_s)
-    memory = SceneMemory(store, log=log)
-    stack.callback(memory.close)
-    return memory
+    store = _scene_store(chosen)
+    stack.callback(store.close)
+    try:
+        store.ping()
+    except SceneUnavailable as error:
+        log.warning("scene_away", reason=f"{error} Work begins without.")
+    return SceneMemory(store, log=log)
+
+
+def _scene_store(chosen: Settings) -> SceneStore:
+    password = chosen.static_memory_password
+    return open_scenes(
+        chosen.static_memory or "",
+        username=chosen.static_memory_username or "",
+        password=password.get_secret_value() if password else "",
+        max_age_s=chosen.static_memory_max_age_s,
+    )
 
 
 def _finished(
@@ -652,6 +671,14 @@ def checks(
             store.close()
         return Finding(Level.OK, f"{chosen.outcomes} answers")
 
+    def check_scene() -> str:
+        store = _scene_store(chosen)
+        try:
+            store.ping()
+        finally:
+            store.close()
+        return f"{chosen.static_memory} answers"
+
     yield "model", check_model
     if with_machine:
         if isinstance(device := found.get("device"), str):
@@ -663,6 +690,8 @@ def checks(
     yield "broker", check_broker
     if chosen.outcomes is not None:
         yield "outcomes", check_outcomes
+    if chosen.static_memory is not None:
+        yield "static memory", check_scene
 
 
 def _memory(chosen: Settings, model: PreparedModel, log: Logger) -> Finding:

@@ -137,7 +137,7 @@ def test_a_damaged_file_stops_nothing_and_a_foreign_one_is_refused(tmp_path: Pat
     foreign.close()
     with pytest.raises(ConfigError, match=r"STATIC_MEMORY: .* another program"):
         SqliteScenes(tmp_path / "foreign.db", max_age_s=1)
-    with pytest.raises(ConfigError, match=r"STATIC_MEMORY: .* cannot be used"):
+    with pytest.raises(ConfigError, match=r"STATIC_MEMORY: .* cannot be opened"):
         SqliteScenes(tmp_path / "missing" / "scenes.db", max_age_s=1)
 
 

@@ -17,10 +17,14 @@ from connected import start_rabbitmq
 from connected.apache_kafka_system import ApacheKafkaSystem
 from connected.gate import Gate
 from connected.rabbitmq_system import RabbitSystem
+from connected.requirement import skip_or_fail
 from connected.sqs_system import REGION, SqsSystem
 from connected.start_kafka import ApacheKafka, address_from_environment, why_not
 from connected.start_ministack import ACCESS_KEY, SECRET_KEY, Ministack, endpoint_from_environment
 from connected.start_ministack import why_not as why_no_ministack
+from connected.start_redis import Redis, client, started
+from connected.start_redis import address_from_environment as redis_from_environment
+from vault_ml.stores.address import RedisServer
 
 # The first word that the name of a test's file or its parameter contains -> its lane. The longest
 # of Kafka's files has a lane, and a server, of its own.
@@ -57,13 +61,6 @@ def lane_of(nodeid: str) -> str:
     _, _, parameter = name.partition("[")
     told = f"{file} {parameter}".lower()
     return next((lane for word, lane in LANES.items() if word in told), "kafka")
-
-
-def skip_or_fail(broker: str, reason: str) -> None:
-    """Skip, unless `REQUIRE_BROKERS` names this broker."""
-    if broker in os.environ.get("REQUIRE_BROKERS", "").split(","):
-        pytest.fail(f"{reason}, and REQUIRE_BROKERS names {broker}")
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
@@ -179,3 +176,29 @@ def own_rabbit_system(rabbit_system: RabbitSystem) -> RabbitSystem:
     if rabbit_system.server is None:
         pytest.skip("RABBITMQ_TEST_HOST names a broker that is not ours to change")
     return rabbit_system
+
+
+@pytest.fixture(scope="session")
+def own_redis() -> Iterator[Redis | None]:
+    """None when the environment names another."""
+    if redis_from_environment() is not None:
+        yield None
+    else:
+        yield from started()
+
+
+@pytest.fixture
+def redis_server(own_redis: Redis | None) -> RedisServer:
+    """Where an empty database is."""
+    address = own_redis.server if own_redis is not None else redis_from_environment()
+    assert address is not None
+    client(address).flushdb()
+    return address
+
+
+@pytest.fixture
+def redis(own_redis: Redis | None, redis_server: RedisServer) -> Redis:
+    """Ours, which may be killed."""
+    if own_redis is None:
+        pytest.skip("REDIS_TEST_URL names a server that is not ours to stop")
+    return own_redis

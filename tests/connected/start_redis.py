@@ -8,10 +8,13 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from vault_ml.outcomes.address import RedisServer
+from connected.requirement import skip_or_fail
+from vault_ml.stores.address import RedisServer
 
 PASSWORD = "pass!@#word"
 
@@ -76,3 +79,22 @@ class Redis:
     def close(self) -> None:
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def started(*options: str, tls: bool = False) -> Iterator[Redis]:
+    """One server, ended with the loop; skipped where there is none."""
+    if reason := why_not():
+        skip_or_fail("redis", reason)
+    redis = Redis(*options, tls=tls)
+    try:
+        redis.start()
+        yield redis
+    finally:
+        redis.close()
+
+
+def client(server: RedisServer, **options: Any) -> Any:
+    """A plain client, to look and to meddle."""
+    import redis as library
+
+    return library.Redis(host=server.host, port=server.port, db=server.database, **options)

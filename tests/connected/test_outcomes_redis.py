@@ -16,57 +16,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from connected.conftest import skip_or_fail
-from connected.start_redis import PASSWORD, Redis, address_from_environment, why_not
+from connected.start_redis import PASSWORD, Redis, client, started
 from contract.outcome_contract import Open, OutcomeContract, outcome
 from vault_ml.errors import ConfigError, CredentialsRejected, OutcomesUnavailable
-from vault_ml.outcomes.address import RedisServer
 from vault_ml.outcomes.opening import open_store
 from vault_ml.outcomes.port import OutcomeStore
+from vault_ml.stores.address import RedisServer
 
 pytestmark = pytest.mark.connected
-
-
-def started(*options: str, tls: bool = False) -> Iterator[Redis]:
-    if reason := why_not():
-        skip_or_fail("redis", reason)
-    redis = Redis(*options, tls=tls)
-    try:
-        redis.start()
-        yield redis
-    finally:
-        redis.close()
-
-
-@pytest.fixture(scope="module")
-def own_redis() -> Iterator[Redis | None]:
-    """None when the environment names another."""
-    if address_from_environment() is not None:
-        yield None
-    else:
-        yield from started()
-
-
-@pytest.fixture
-def server(own_redis: Redis | None) -> RedisServer:
-    address = own_redis.server if own_redis is not None else address_from_environment()
-    assert address is not None
-    client(address).flushdb()
-    return address
-
-
-@pytest.fixture
-def redis(own_redis: Redis | None, server: RedisServer) -> Redis:
-    """Ours, which may be killed."""
-    if own_redis is None:
-        pytest.skip("REDIS_TEST_URL names a server that is not ours to stop")
-    return own_redis
-
-
-def client(server: RedisServer, **options: Any) -> Any:
-    import redis as library
-
-    return library.Redis(host=server.host, port=server.port, db=server.database, **options)
 
 
 def store_at(server: RedisServer, **options: Any) -> Any:
@@ -77,11 +34,11 @@ def store_at(server: RedisServer, **options: Any) -> Any:
 
 class TestRedisOutcomes(OutcomeContract):
     @pytest.fixture
-    def open_store(self, server: RedisServer) -> Iterator[Open]:
+    def open_store(self, redis_server: RedisServer) -> Iterator[Open]:
         opened: list[OutcomeStore] = []
 
         def open_one(**options: Any) -> OutcomeStore:
-            opened.append(store_at(server, **options))
+            opened.append(store_at(redis_server, **options))
             return opened[-1]
 
         yield open_one
@@ -89,8 +46,8 @@ class TestRedisOutcomes(OutcomeContract):
             one.close()
 
 
-def test_old_outcomes_are_forgotten_by_redis_itself(server: RedisServer) -> None:
-    store = store_at(server, max_age_s=1.0)
+def test_old_outcomes_are_forgotten_by_redis_itself(redis_server: RedisServer) -> None:
+    store = store_at(redis_server, max_age_s=1.0)
     now = time.time()
     store.remember("run", outcome(now))
     store.remember("too-old", outcome(now - 2))
@@ -102,14 +59,14 @@ def test_old_outcomes_are_forgotten_by_redis_itself(server: RedisServer) -> None
         assert time.monotonic() < deadline, "a mark must not make it stay for ever"
         time.sleep(0.05)
     store._prune()
-    assert client(server).dbsize() == 0
+    assert client(redis_server).dbsize() == 0
     store.close()
 
 
-def test_what_somebody_else_wrote_is_no_outcome(server: RedisServer) -> None:
+def test_what_somebody_else_wrote_is_no_outcome(redis_server: RedisServer) -> None:
     for text in (b"", b"{}", b"[1]", b"\xff", b'{"steps": 5}'):
-        client(server).set("vault-ml:outcome:run", text)
-        store = store_at(server)
+        client(redis_server).set("vault-ml:outcome:run", text)
+        store = store_at(redis_server)
         assert store.find("run") is None
         store.close()
 
@@ -179,7 +136,8 @@ def test_the_package_is_asked_for_when_it_is_not_there(monkeypatch: pytest.Monke
 
     for module in [name for name in sys.modules if name.split(".")[0] == "redis"]:
         monkeypatch.delitem(sys.modules, module)
-    monkeypatch.delitem(sys.modules, "vault_ml.outcomes.redis", raising=False)
+    for module in ("outcomes.redis", "stores.redis_server"):
+        monkeypatch.delitem(sys.modules, f"vault_ml.{module}", raising=False)
     monkeypatch.setattr(builtins, "__import__", without_redis)
     with pytest.raises(ConfigError, match=r"pip install 'vault-ml\[redis\]'"):
         open_store("redis://localhost/0", max_age_s=1, max_count=1)

@@ -7,7 +7,6 @@ import resource
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -224,31 +223,6 @@ def test_processes_share_a_file_and_kill_9_loses_nothing(tmp_path: Path) -> None
         assert last >= 199
         assert all(store.find(f"{name}-{number}") == outcome() for number in range(last + 1))
     store.close()
-
-
-def test_a_file_that_another_makes_while_we_look_is_ours_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "outcomes.db"
-    connect = sqlite3.connect
-    others: list[threading.Thread] = []
-
-    def another_makes_it(statement: str) -> None:
-        if statement == "PRAGMA user_version" and not others:  # the second thing that is asked
-            others.append(threading.Thread(target=lambda: opened(path).close()))
-            others[0].start()
-            others[0].join(0.5)  # it has to wait for us, or has done it
-
-    def watched(*arguments: object, **options: object) -> sqlite3.Connection:
-        connection: sqlite3.Connection = connect(*arguments, **options)  # type: ignore[call-overload]
-        monkeypatch.setattr(sqlite3, "connect", connect)
-        connection.set_trace_callback(another_makes_it)
-        return connection
-
-    monkeypatch.setattr(sqlite3, "connect", watched)
-    opened(path).close()
-    others[0].join(30)
-    assert not others[0].is_alive()
 
 
 def test_times_are_kept_to_the_last_digit(tmp_path: Path) -> None:

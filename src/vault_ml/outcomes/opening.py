@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vault_ml.outcomes.address import SqliteFile, parse
 from vault_ml.outcomes.port import OutcomeStore
+from vault_ml.stores.address import SqliteFile, parse
 
 
 def open_store(

@@ -1,8 +1,6 @@
 """Outcomes in a SQLite file: for the workers of one host, with nothing else to run.
 
-In WAL mode a writer waits for a writer and a reader for nobody. A process that is killed loses
-nothing that was remembered; a machine that loses power may lose the last ones, which costs a
-repetition. The file must lie on a local disk: WAL needs memory that all its users share.
+What a machine that loses power may lose (`stores.sqlite_file`) costs a repetition.
 """
 
 from __future__ import annotations
@@ -15,17 +13,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from vault_ml.errors import ConfigError, OutcomesUnavailable
+from vault_ml.errors import OutcomesUnavailable
 from vault_ml.outcomes.port import Outcome
+from vault_ml.stores.sqlite_file import FileKind, open_file
 
-# "vml1": tells our files from those of other programs.
-_APPLICATION_ID = 0x766D6C31
-_SCHEMA = 1
 _BUSY_S = 2.0  # for another worker's write, which takes milliseconds
 _PRUNE_EVERY = 500  # outcomes; by so many the bound on their number may be passed
-_OPEN_TRIES = 5
 
-_MAKE = """
+_KIND = FileKind(
+    variable="OUTCOMES",
+    application_id=0x766D6C31,  # "vml1"
+    schema=1,
+    make="""
 CREATE TABLE IF NOT EXISTS outcomes (
     run_id TEXT PRIMARY KEY,
     finished_at REAL NOT NULL,
@@ -34,8 +33,10 @@ CREATE TABLE IF NOT EXISTS outcomes (
     is_forwarded INTEGER NOT NULL,
     is_removed INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS outcomes_by_age ON outcomes (finished_at);
-"""
+CREATE INDEX IF NOT EXISTS outcomes_by_age ON outcomes (finished_at)
+""",
+    loss="finished work may be repeated once",
+)
 _REMEMBER = """
 INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (run_id) DO UPDATE SET
     finished_at = excluded.finished_at, steps = excluded.steps,
@@ -79,7 +80,7 @@ class SqliteOutcomes:
         self._clock = clock
         self._lock = threading.Lock()
         self._until_prune = _PRUNE_EVERY
-        self._database = self._open()
+        self._database = open_file(path, _KIND, busy_s=_BUSY_S)
 
     def find(self, run_id: str) -> Outcome | None:
         """As the port says."""
@@ -146,82 +147,3 @@ class SqliteOutcomes:
                 f"The outcome store {self._path} cannot be used ({error}); is the disk full, or "
                 "the file damaged? It may be deleted: finished work would be repeated once."
             ) from error
-
-    def _open(self) -> sqlite3.Connection:
-        try:
-            database = sqlite3.connect(
-                self._path,
-                timeout=_BUSY_S,
-                isolation_level=None,  # every statement is a transaction of its own
-                check_same_thread=False,
-            )
-        except sqlite3.Error as error:
-            raise ConfigError(self._cannot_be_opened(error)) from error
-        try:
-            self._prepare(database)
-        except sqlite3.Error as error:
-            database.close()
-            raise ConfigError(self._cannot_be_opened(error)) from error
-        except ConfigError:
-            database.close()
-            raise
-        return database
-
-    def _prepare(self, database: sqlite3.Connection) -> None:
-        for tries_left in reversed(range(_OPEN_TRIES)):
-            try:
-                # Who owns it is asked before anything is changed.
-                self._check_owner(database)
-                database.execute("PRAGMA journal_mode = WAL")
-                database.execute("PRAGMA synchronous = NORMAL")
-                database.executescript(
-                    f"BEGIN IMMEDIATE; {_MAKE} PRAGMA application_id = {_APPLICATION_ID}; "
-                    f"PRAGMA user_version = {_SCHEMA}; COMMIT;"
-                )
-            except sqlite3.OperationalError as error:
-                # Another worker is doing the same; SQLite does not wait for all of it by itself.
-                is_busy = error.sqlite_errorcode & 0xFF in (
-                    sqlite3.SQLITE_BUSY,
-                    sqlite3.SQLITE_LOCKED,
-                )
-                if not is_busy or not tries_left:
-                    raise
-                if database.in_transaction:
-                    database.execute("ROLLBACK")
-                time.sleep(_BUSY_S / _OPEN_TRIES)
-            else:
-                break
-        if (said := database.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-            raise sqlite3.DatabaseError(said)
-
-    def _check_owner(self, database: sqlite3.Connection) -> None:
-        # One transaction: another worker may be making the file between two of the questions.
-        database.execute("BEGIN")
-        owner, version, tables = (
-            database.execute(question).fetchone()[0]
-            for question in (
-                "PRAGMA application_id",
-                "PRAGMA user_version",
-                "SELECT count(*) FROM sqlite_master",
-            )
-        )
-        database.execute("COMMIT")
-        if tables and (owner, version) != (_APPLICATION_ID, _SCHEMA):
-            raise ConfigError(
-                f"OUTCOMES: {self._path} is a database of another program, or of another version "
-                "of vault-ml; name another file."
-            )
-
-    def _cannot_be_opened(self, error: sqlite3.Error) -> str:
-        code = getattr(error, "sqlite_errorcode", None)
-        if code is not None and code & 0xFF == sqlite3.SQLITE_CANTOPEN:
-            return (
-                f"OUTCOMES: {self._path} cannot be opened; its folder must be there, and we must "
-                "be allowed to write to it."
-            )
-        if code is not None and code & 0xFF == sqlite3.SQLITE_READONLY:
-            return f"OUTCOMES: {self._path} cannot be written; check who owns it and its folder."
-        return (
-            f"OUTCOMES: {self._path} is no SQLite file, or is damaged ({error}). Move it away or "
-            "delete it: what is lost is that finished work may be repeated once."
-        )

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from vault_ml.errors import SceneUnavailable
 from vault_ml.event import RecordingEvent
+from vault_ml.scene.port import SceneStore
 from vault_ml.scene.recall import recall
-from vault_ml.scene.sqlite import SqliteScenes
 from vault_ml.scene.standing import dump, load
 from vault_ml.telemetry.log import Log
 from vault_ml.tracking.track import Track
@@ -19,7 +19,7 @@ from vault_ml.tracking.track import Track
 class SceneMemory:
     """What stands at each camera. Methods may be called from any thread."""
 
-    def __init__(self, store: SqliteScenes, *, log: Log) -> None:
+    def __init__(self, store: SceneStore, *, log: Log) -> None:
         """Remember in `store`."""
         self._store = store
         self._log = log
@@ -44,6 +44,7 @@ class SceneMemory:
         def change(text: str | None) -> str:
             at = event.timestamp or event.date or 0
             recalled = recall(load(text), tracks, key=event.key, at=at, frame_wh=frame_wh)
+            known.clear()  # it may be asked more than once
             known.update(recalled.known)
             return dump(recalled.standing)
 

@@ -1,7 +1,7 @@
 """What stands at each camera, in a SQLite file: for the workers of one host.
 
 A camera is looked up and written in one transaction, so two recordings of it that are judged at the
-same time report an object once. The file must lie on a local disk (`outcomes.sqlite` says why).
+same time report an object once. The file must lie on a local disk (`stores.sqlite_file` says why).
 """
 
 from __future__ import annotations
@@ -13,18 +13,23 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from vault_ml.errors import ConfigError, SceneUnavailable
+from vault_ml.errors import SceneUnavailable
+from vault_ml.stores.sqlite_file import FileKind, open_file
 
-# "vms1": tells our files from those of other programs.
-_APPLICATION_ID = 0x766D7331
 _BUSY_S = 5.0  # for another worker's write, which takes milliseconds
 _PRUNE_EVERY = 200  # recordings
 
-_MAKE = """
+_KIND = FileKind(
+    variable="STATIC_MEMORY",
+    application_id=0x766D7331,  # "vms1"
+    schema=0,
+    make="""
 CREATE TABLE IF NOT EXISTS scenes (
     camera TEXT PRIMARY KEY, seen_at REAL NOT NULL, standing TEXT NOT NULL
 ) WITHOUT ROWID
-"""
+""",
+    loss="what stands is reported again",
+)
 _WRITE = """
 INSERT INTO scenes VALUES (?, ?, ?) ON CONFLICT (camera) DO UPDATE SET
     seen_at = excluded.seen_at, standing = excluded.standing
@@ -36,7 +41,7 @@ DELETE FROM scenes WHERE camera IN
 
 
 class SqliteScenes:
-    """One connection, guarded by a lock. Several processes may have the same file open."""
+    """See the port. One connection, guarded by a lock; several processes may open the same file."""
 
     def __init__(
         self,
@@ -63,38 +68,10 @@ class SqliteScenes:
         self._clock = clock
         self._lock = threading.Lock()
         self._until_prune = _PRUNE_EVERY
-        database: sqlite3.Connection | None = None
-        try:
-            database = sqlite3.connect(
-                path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
-            )
-            owner = database.execute("PRAGMA application_id").fetchone()[0]
-            tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if tables and owner != _APPLICATION_ID:
-                raise ConfigError(
-                    f"STATIC_MEMORY: {path} is a database of another program; name another file."
-                )
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = NORMAL")
-            database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            database.execute(_MAKE)
-        except (sqlite3.Error, ConfigError) as error:
-            if database is not None:
-                database.close()
-            if isinstance(error, ConfigError):
-                raise
-            raise ConfigError(
-                f"STATIC_MEMORY: {path} cannot be used ({error}). Is its folder there, may we "
-                "write to it, is the file ours? It may be deleted: what stands is reported again."
-            ) from error
-        self._database = database
+        self._database = open_file(path, _KIND, busy_s=_BUSY_S)
 
     def change(self, camera: str, change: Callable[[str | None], str]) -> None:
-        """Replace what is remembered of a camera by what `change` makes of it, in one step.
-
-        Raises:
-            SceneUnavailable: the file cannot be read or written now.
-        """
+        """As the port says."""
         with self._lock:
             try:
                 self._database.execute("BEGIN IMMEDIATE")
@@ -107,17 +84,22 @@ class SqliteScenes:
                 self._database.execute("COMMIT")
                 self._prune()
             except sqlite3.Error as error:
-                raise SceneUnavailable(
-                    f"What stood at the cameras, in {self._path}, cannot be used ({error}); is the "
-                    "disk full, or the file damaged?"
-                ) from error
+                raise self._unavailable(error) from error
             finally:
                 with suppress(sqlite3.Error):
                     if self._database.in_transaction:
                         self._database.execute("ROLLBACK")
 
+    def ping(self) -> None:
+        """As the port says."""
+        with self._lock:
+            try:
+                self._database.execute("SELECT 1 FROM scenes LIMIT 1")
+            except sqlite3.Error as error:
+                raise self._unavailable(error) from error
+
     def close(self) -> None:
-        """Close the file. Idempotent."""
+        """As the port says."""
         with self._lock:
             self._database.close()
 
@@ -128,3 +110,9 @@ class SqliteScenes:
             oldest = self._clock() - self._max_age_s
             self._database.execute("DELETE FROM scenes WHERE seen_at < ?", (oldest,))
             self._database.execute(_FORGET_SURPLUS, (self._max_cameras,))
+
+    def _unavailable(self, error: sqlite3.Error) -> SceneUnavailable:
+        return SceneUnavailable(
+            f"What stood at the cameras, in {self._path}, cannot be used ({error}); is the "
+            "disk full, or the file damaged?"
+        )

@@ -27,7 +27,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from vault_ml.brokers.amqp_addresses import parse_addresses
 from vault_ml.brokers.dead_letter import dead_letter_name
 from vault_ml.hub.vocabulary import HUB_WORDS
-from vault_ml.outcomes import address as addresses
+from vault_ml.stores import address as addresses
 from vault_ml.tracking.distance import Distance
 from vault_ml.vault.addresses import Origins
 
@@ -449,12 +449,17 @@ class Settings(BaseSettings):
         description="How far from its first place an object's last must be to count: pixels, or "
         "`5%` of the frame's diagonal. With MOVE_DISTANCE both must be reached.",
     )
-    static_memory: Path | None = Field(
+    static_memory: str | None = Field(
         None,
-        description="SQLite file in which it is remembered what stands at each camera, so that a "
-        "parked car counts once and not in every recording. For the workers of one host. Unset: "
-        "each recording is judged by itself.",
+        description="Where it is remembered what stands at each camera, so that a parked car "
+        "counts once and not in every recording: `sqlite:/path/scenes.db` for the workers of one "
+        "host, `redis://host:port/0` (or `rediss://`) for many. Unset: each recording is judged by "
+        "itself.",
     )
+    static_memory_username: str | None = Field(
+        None, description="User name for Redis. Unset: its default user."
+    )
+    static_memory_password: SecretStr | None = Field(None, description="Password for Redis.")
     static_memory_max_age_s: float = Field(
         7 * 24 * 3600,
         allow_inf_nan=False,
@@ -797,12 +802,12 @@ class Settings(BaseSettings):
             raise _wrong("must be auto, none or a path that starts with /")
         return value.rstrip("/") or "none"
 
-    @field_validator("outcomes")
+    @field_validator("outcomes", "static_memory")
     @classmethod
-    def _outcomes(cls, value: str | None) -> str | None:
+    def _store(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None:
             try:
-                addresses.parse(value)
+                addresses.parse(value, str(info.field_name).upper())
             except ValueError as error:
                 raise _wrong(str(error)) from None
         return value

@@ -144,7 +144,7 @@ def scores(
 def _products(a: Colours, b: Colours, row: Whole, column: Whole) -> Floats:
     """Of each pair the inner product; of few pairs one by one, of many all that there are."""
     if len(row) * _MANY < len(a) * len(b):
-        alike = np.einsum("pd,pd->p", a.take(row, axis=0), b.take(column, axis=0))
+        alike = np.einsum("ij,ij->i", a.take(row, axis=0), b.take(column, axis=0))
     else:
         alike = (a @ b.T).take(row * len(b) + column)
     return np.asarray(alike, np.float64)

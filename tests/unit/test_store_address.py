@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vault_ml.outcomes.address import RedisServer, SqliteFile, parse
+from vault_ml.stores.address import RedisServer, SqliteFile, parse
 
 
 @pytest.mark.parametrize(

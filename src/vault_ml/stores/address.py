@@ -1,4 +1,4 @@
-"""What `OUTCOMES` may say: `sqlite:/path/outcomes.db` or `redis://host:port/0`. Pure."""
+"""Where a memory is kept: `sqlite:/path/file.db` or `redis://host:port/0`. Pure."""
 
 from __future__ import annotations
 
@@ -36,8 +36,12 @@ class RedisServer:
         return f"{host}:{self.port}"
 
 
-def parse(text: str) -> SqliteFile | RedisServer:
-    """Read an address.
+def parse(text: str, variable: str = "OUTCOMES") -> SqliteFile | RedisServer:
+    """Read an address; a path alone is a SQLite file.
+
+    Args:
+        text: the address.
+        variable: the setting it stands in, for the sentence.
 
     >>> parse("sqlite:/var/lib/vault-ml/outcomes.db").path.name
     'outcomes.db'
@@ -52,21 +56,23 @@ def parse(text: str) -> SqliteFile | RedisServer:
         case "sqlite":
             return _file(rest)
         case "redis" | "rediss":
-            return _server(text)
-    raise ValueError("must be sqlite:/path/outcomes.db or redis://host:port/0")
+            return _server(text, variable)
+    if text.startswith(("/", "./")):
+        return _file(text)
+    raise ValueError("must be sqlite:/path/file.db or redis://host:port/0")
 
 
 def _file(rest: str) -> SqliteFile:
     if rest.startswith("//"):
         if not rest.startswith("///"):  # what stands there would be a host
-            raise ValueError("must name a file of this host: sqlite:/path/outcomes.db")
+            raise ValueError("must name a file of this host: sqlite:/path/file.db")
         rest = "/" + rest.lstrip("/")
     if not rest or rest.endswith("/"):
-        raise ValueError("must name a file: sqlite:/path/outcomes.db")
+        raise ValueError("must name a file: sqlite:/path/file.db")
     return SqliteFile(Path(rest))
 
 
-def _server(text: str) -> RedisServer:
+def _server(text: str, variable: str) -> RedisServer:
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
@@ -75,7 +81,7 @@ def _server(text: str) -> RedisServer:
         parts = urlsplit("")
     if "@" in parts.netloc:
         raise ValueError(
-            "must not hold a user or password; use OUTCOMES_USERNAME and OUTCOMES_PASSWORD"
+            f"must not hold a user or password; use {variable}_USERNAME and {variable}_PASSWORD"
         )
     database = parts.path.strip("/") or "0"
     is_number = database.isascii() and database.isdigit()
