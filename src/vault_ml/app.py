@@ -671,13 +671,13 @@ def checks(
             store.close()
         return Finding(Level.OK, f"{chosen.outcomes} answers")
 
-    def check_scene() -> str:
+    def check_scene() -> Finding:
         store = _scene_store(chosen)
         try:
             store.ping()
         finally:
             store.close()
-        return f"{chosen.static_memory} answers"
+        return Finding(Level.OK, f"{chosen.static_memory} answers")
 
     yield "model", check_model
     if with_machine:
