@@ -14,10 +14,14 @@ from contract.transaction_contract import (
 
 pytestmark = [pytest.mark.connected, pytest.mark.timeout(300)]
 
+# A member that was away for too long is let in again after one session: within the tests' patience.
+SESSION = {"session.timeout.ms": "12000"}
+
 
 class TestApacheKafka(OrderContract, SizeContract, BrokerContract):
     @pytest.fixture
     def system(self, kafka_system: ApacheKafkaSystem) -> BrokerSystem:
+        kafka_system.extra = SESSION
         return kafka_system
 
 
@@ -28,5 +32,6 @@ class TestApacheKafkaWithTransactions(
 
     @pytest.fixture
     def system(self, kafka_system: ApacheKafkaSystem) -> BrokerSystem:
+        kafka_system.extra = SESSION
         kafka_system.transactions = True
         return kafka_system

@@ -69,10 +69,17 @@ class Tester:
 
 
 def receive(consumer: Consumer, timeout_s: float = JOIN_S) -> Delivery:
-    """The next delivery, which must come."""
-    delivery = consumer.receive(timeout_s)
-    assert delivery is not None, f"nothing came within {timeout_s:g} s"
-    return delivery
+    """The next delivery, which must come; a broker that says it is away is waited for."""
+    deadline = time.monotonic() + timeout_s
+    trouble: BrokerUnavailable | None = None
+    while (left_s := deadline - time.monotonic()) > 0:
+        try:
+            if (delivery := consumer.receive(left_s)) is not None:
+                return delivery
+        except BrokerUnavailable as error:
+            trouble = error
+            time.sleep(0.1)
+    raise AssertionError(f"nothing came within {timeout_s:g} s") from trouble
 
 
 def drain(consumer: Consumer, expected: int) -> list[Delivery]:

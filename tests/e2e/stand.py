@@ -74,7 +74,7 @@ class WorkerUnderTest:
         except httpx.HTTPError:
             return False
 
-    def wait_ready(self, timeout_s: float = 60) -> None:
+    def wait_ready(self, timeout_s: float = 150) -> None:
         def ready_or_dead() -> bool:
             assert self.process.poll() is None, self.output()
             return self.is_ready()
