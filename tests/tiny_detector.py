@@ -19,7 +19,7 @@ from vault_ml.geometry import Letterbox
 from vault_ml.video.frame import Frame
 from vault_ml.video.shared_frames import SharedFrames
 from vault_ml.yolo.head import DarknetHead, HeadSpec, heads_to_json
-from vault_ml.yolo.metadata import METADATA_HEADS, METADATA_LABELS
+from vault_ml.yolo.metadata import METADATA_HEADS, METADATA_LABELS, METADATA_NET_WH
 
 NET_WH = (64, 48)
 CELL = 8
@@ -100,7 +100,11 @@ def write_tiny_model(
 
 def tiny_metadata() -> dict[str, str]:
     """As the exporter writes it."""
-    return {METADATA_HEADS: heads_to_json(HEADS), METADATA_LABELS: json.dumps(LABELS)}
+    return {
+        METADATA_HEADS: heads_to_json(HEADS),
+        METADATA_LABELS: json.dumps(LABELS),
+        METADATA_NET_WH: json.dumps(NET_WH),
+    }
 
 
 def picture(

@@ -21,7 +21,7 @@ from vault_ml.backoff import Backoff
 from vault_ml.brokers.dead_letter import DeadLetters
 from vault_ml.brokers.port import Consumer, Message, Producer
 from vault_ml.brokers_for import Broker, broker_for
-from vault_ml.detector_process import DetectorOptions, DetectorProcess
+from vault_ml.detector_process import DetectorProcess
 from vault_ml.errors import (
     ConfigError,
     DetectorUnavailable,
@@ -41,6 +41,7 @@ from vault_ml.outcomes.port import OutcomeStore
 from vault_ml.pipeline import Pipeline, PipelineOptions
 from vault_ml.removal import Removals
 from vault_ml.result import Profile, ResultOptions
+from vault_ml.runtime_for import RuntimePlan, runtime_for
 from vault_ml.scene.memory import SceneMemory
 from vault_ml.scene.opening import open_scenes
 from vault_ml.scene.port import SceneStore
@@ -139,8 +140,9 @@ def _wire(
     recording_log = RecordingLog(chosen.log_format, log, publishes=chosen.queue_target is not None)
     tracing = _tracing(chosen)
     stack.callback(tracing.close)
-    model = _model(chosen, log, recording_log)
-    detector = _detector(chosen, model)
+    plan = _runtime(chosen, _model(chosen, log, recording_log), log)
+    model = plan.model
+    detector = _detector(chosen, plan)
     stack.callback(detector.close)
     detector.on_restart = lambda reason: _detector_lost(reason, log, metrics)
     detector.on_hopeless = watchdog.bark
@@ -210,7 +212,7 @@ def _wire(
             detector,
             model,
             outages,
-            _pipeline_options(chosen, _interest(chosen, model.labels)),
+            _pipeline_options(chosen, _interest(chosen, model.labels), plan),
             metrics=metrics,
             scene=scene,
         ),
@@ -421,10 +423,26 @@ def zones_file(
     return read(text, path.name, labels=labels, least_confidence=least_confidence)
 
 
-def _detector(chosen: Settings, model: PreparedModel) -> DetectorProcess:
-    return DetectorProcess(
+def _runtime(chosen: Settings, model: PreparedModel, log: Logger) -> RuntimePlan:
+    """What runs the model; measured at the first start on a machine."""
+    plan = runtime_for(
         model,
-        DetectorOptions(
+        runtime=chosen.runtime,
+        precision=chosen.number_format,
+        rect=chosen.shape == "rect",
+        model_dir=chosen.model_dir,
+        cache_dir=chosen.cache_dir,
+    )
+    log.info("runtime_chosen", runtime=plan.how.engine, reason=plan.reason)
+    for note in plan.notes:
+        log.warning("model_doubtful", reason=note)
+    return plan
+
+
+def _detector(chosen: Settings, plan: RuntimePlan) -> DetectorProcess:
+    return DetectorProcess(
+        plan.model,
+        plan.detector_options(
             confidence_threshold=chosen.confidence_threshold,
             nms_threshold=chosen.nms_threshold,
             deadline_s=chosen.detector_timeout_s,
@@ -535,8 +553,10 @@ def _hub_sinks(chosen: Settings, stack: ExitStack) -> list[Sink]:
     return sinks
 
 
-def _pipeline_options(chosen: Settings, interest: Interest) -> PipelineOptions:
+def _pipeline_options(chosen: Settings, interest: Interest, plan: RuntimePlan) -> PipelineOptions:
     return PipelineOptions(
+        rect=plan.rect,
+        runtime=plan.identity,
         frames=chosen.most_frames,
         sampling=Sampling(chosen.sampling),
         frames_per_s=chosen.frames_per_s,
@@ -544,7 +564,7 @@ def _pipeline_options(chosen: Settings, interest: Interest) -> PipelineOptions:
         nms_threshold=chosen.nms_threshold,
         rules=_rules(chosen),
         interest=interest,
-        more=_more(chosen),
+        more=_more(chosen, plan),
         result=ResultOptions(
             extras=chosen.result_extras,
             max_bytes=int(chosen.result_max_bytes),
@@ -568,12 +588,13 @@ def _rules(chosen: Settings) -> Rules:
     )
 
 
-def _more(chosen: Settings) -> tuple[tuple[str, str], ...]:
+def _more(chosen: Settings, plan: RuntimePlan) -> tuple[tuple[str, str], ...]:
     """What else a result depends on, where it is used."""
     words = chosen.hub_labels if chosen.profile == "hub" else None
     return tuple(
         (name, text)
         for name, text in (
+            ("quantized", plan.quantized_sha256),
             ("frames_per_s", chosen.frames_per_s and f"{chosen.frames_per_s:g}"),
             ("move_distance", chosen.move_distance and str(chosen.move_distance)),
             ("static_distance", chosen.min_static_distance and str(chosen.min_static_distance)),
@@ -629,15 +650,18 @@ def checks(
     found: dict[str, PreparedModel | str] = {}
 
     def check_model() -> Finding:
-        found["model"] = model = _model(chosen, quiet, None)
-        with _detector(chosen, model) as detector:
+        plan = _runtime(chosen, _model(chosen, quiet, None), quiet)
+        found["model"] = model = plan.model
+        with _detector(chosen, plan) as detector:
             detector.start()
             info = detector.info
         found["device"] = info.device
         return Finding(
-            Level.OK,
-            f"{model.name} ({model.family}) at {model.net_wh[0]}x{model.net_wh[1]} runs on "
-            f"{info.device} by {info.runtime} ({info.precision})",
+            Level.DOUBTFUL if plan.notes else Level.OK,
+            f"{model.name} ({model.family}) at {model.net_wh[0]}x{model.net_wh[1]} "
+            f"({chosen.shape}) runs on {info.device} by {info.runtime} ({info.precision}): "
+            f"{plan.reason}",
+            " ".join(plan.notes),
         )
 
     def check_vault() -> Finding:

@@ -23,14 +23,20 @@ from vault_ml.detector import Detector
 from vault_ml.detector_loop import DetectorLoop, Work
 from vault_ml.detector_wire import Picture, Ready
 from vault_ml.errors import ConfigError, ModelError, VaultMLError
-from vault_ml.inference.onnx_runtime import OnnxRuntime
+from vault_ml.inference.onnx_file import read_metadata
+from vault_ml.inference.opening import Opening, first_wh, open_runtime
 from vault_ml.yolo.head import Head, heads_from_json
-from vault_ml.yolo.metadata import METADATA_BATCH, METADATA_HEADS, METADATA_LABELS
+from vault_ml.yolo.metadata import (
+    METADATA_BATCH,
+    METADATA_HEADS,
+    METADATA_LABELS,
+    METADATA_NET_WH,
+)
 
 # On a CPU a batch wins nothing (docs/adr/0002-children.md), and one picture per run gives the
-# same bits whatever else waits. A GPU needs many to be busy.
+# same bits whatever else waits. A GPU needs many to be busy; how many is measured.
 _CPU_BATCH = 1
-_GPU_BATCH = 8
+_MOST_GPU_BATCH = 32
 
 _WHOLE_MESSAGE_S = 60.0
 """Messages are small and written in one go; this only bounds a parent that stands still."""
@@ -69,8 +75,10 @@ def load(
     Raises:
         ModelError, ConfigError: the model or the options cannot work.
     """
-    runtime = OnnxRuntime(model, device=options["device"], threads=options["threads"])
-    head, labels = head_and_labels(runtime.metadata, model)
+    how = _opening(options)
+    metadata = read_metadata(model)
+    head, labels = head_and_labels(metadata, model)
+    runtime = open_runtime(model, _net_wh(metadata, model), how)
     detector = Detector(
         runtime,
         head,
@@ -79,15 +87,39 @@ def load(
         options["confidence_threshold"],
         options["nms_threshold"],
     )
-    batch = _CPU_BATCH if runtime.info.device == "cpu" else _GPU_BATCH
-    if METADATA_BATCH in runtime.metadata:  # an export that takes only so many at once
-        batch = min(batch, int(runtime.metadata[METADATA_BATCH]))
-    loop = DetectorLoop(detector, runtime.net_wh, batch, answer)
+    batch = _CPU_BATCH if runtime.info.device == "cpu" else _MOST_GPU_BATCH
+    if METADATA_BATCH in metadata:  # an export that takes only so many at once
+        batch = min(batch, int(metadata[METADATA_BATCH]))
+    loop = DetectorLoop(detector, runtime.net_wh, batch, answer, lanes=runtime.lanes)
     try:
-        run_s = loop.warm_up()
+        run_s = loop.warm_up(wh=first_wh(runtime.net_wh, rect=how.rect))
     except VaultMLError as error:
         raise ModelError(f"{model} does not run: {error}") from error
+    loop.choose_batch()
     return loop, Ready(runtime.info, labels, runtime.net_wh, run_s)
+
+
+def _opening(options: Mapping[str, Any]) -> Opening:
+    quantized, cache = options.get("quantized"), options.get("cache")
+    return Opening(
+        engine=options.get("engine", "onnxruntime"),
+        device=options["device"],
+        precision=options.get("precision", "fp32"),
+        rect=options.get("rect", False),
+        threads=options["threads"],
+        quantized=Path(quantized) if quantized else None,
+        cache=Path(cache) if cache else None,
+    )
+
+
+def _net_wh(metadata: Mapping[str, str], model: Path) -> tuple[int, int]:
+    try:
+        width, height = json.loads(metadata[METADATA_NET_WH])
+        return int(width), int(height)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{model} does not say how large its input is; convert it again"
+        ) from error
 
 
 def head_and_labels(metadata: Mapping[str, str], model: Path) -> tuple[Head, tuple[str, ...]]:
@@ -112,14 +144,15 @@ def head_and_labels(metadata: Mapping[str, str], model: Path) -> tuple[Head, tup
 def _listen(
     channel: Channel, requests: queue.SimpleQueue[Work | None], net_wh: tuple[int, int]
 ) -> None:
+    slot_bytes = net_wh[0] * net_wh[1] * 3
     try:
         while True:
             message, fds = _receive(channel)
             if message["type"] == "ping":
                 channel.send({"type": "pong"}, timeout_s=_WHOLE_MESSAGE_S)
             else:
-                pictures = [Picture.unpack(numbers, net_wh) for numbers in message["pictures"]]
-                requests.put(Work(message["request"], fds[0], pictures))
+                pictures = [Picture.unpack(numbers) for numbers in message["pictures"]]
+                requests.put(Work(message["request"], fds[0], pictures, slot_bytes))
     except ChildGone:
         requests.put(None)
     except Exception:  # noqa: BLE001  this thread has nobody to raise to

@@ -22,7 +22,9 @@ from vault_ml.child import Child, ChildGone, ChildStuck
 from vault_ml.detection import Detections
 from vault_ml.detector_wire import Picture, Ready, parse_seen, slot_of
 from vault_ml.errors import ConfigError, DetectorUnavailable, ModelError
+from vault_ml.geometry import input_wh
 from vault_ml.inference.onnx_runtime import Device
+from vault_ml.inference.opening import Engine
 from vault_ml.video.frame import Frame
 from vault_ml.video.shared_frames import SharedFrames
 
@@ -42,8 +44,13 @@ class DetectorOptions:
     Attributes:
         confidence_threshold: boxes at or below it are dropped.
         nms_threshold: IoU above which the weaker of two boxes of one class is dropped.
-        device: `auto`, `cpu` or `cuda`.
-        threads: processors for one run; None follows affinity and quota.
+        engine: which runtime: `onnxruntime`, `openvino` or `mnn`.
+        device: `auto`, `cpu`, `cuda` or `tensorrt`.
+        precision: `fp32`, `fp16` (TensorRT) or `int8` (OpenVINO).
+        rect: inputs as small as the frames' shapes allow, instead of one square.
+        quantized: path of the INT8 network.
+        cache: folder for what the runtime compiles or converts.
+        threads: processors to use; None follows affinity and quota.
         deadline_s: a child that has work and answers nothing for so long is stuck (longer where
             the warm-up already showed runs of more than a tenth of it).
         start_s: how long loading the model and the first run may take.
@@ -52,7 +59,12 @@ class DetectorOptions:
 
     confidence_threshold: float = 0.5
     nms_threshold: float = 0.45
+    engine: Engine = "onnxruntime"
     device: Device = "auto"
+    precision: str = "fp32"
+    rect: bool = False
+    quantized: str | None = None
+    cache: str | None = None
     threads: int | None = None
     deadline_s: float = 30.0
     start_s: float = 120.0
@@ -168,9 +180,12 @@ class DetectorHost:
         Raises:
             ValueError: the frames do not lie in `shared`, or are of another size.
         """
-        for size_wh in (shared.net_wh, *(frame.letterbox.net_wh for frame in frames)):
-            if size_wh != self._net_wh:
-                raise ValueError(f"frames of {size_wh} came to a network of {self._net_wh}")
+        if shared.net_wh != self._net_wh:
+            raise ValueError(f"frames of {shared.net_wh} came to a network of {self._net_wh}")
+        for frame in frames:
+            box = frame.letterbox
+            if box.net_wh != input_wh(box.frame_wh, self._net_wh, rect=self._options.rect):
+                raise ValueError(f"a frame of {box.net_wh} came to a network of {self._net_wh}")
         pictures = [Picture(slot_of(shared, frame), frame.letterbox).pack() for frame in frames]
         answer: Future[list[Detections]] = Future()
         if not frames:

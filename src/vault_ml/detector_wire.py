@@ -31,33 +31,35 @@ class Picture:
     letterbox: Letterbox
 
     def pack(self) -> list[int]:
-        """Seven integers; the size of the network's input is the model's."""
+        """Nine integers."""
         box = self.letterbox
-        return [self.slot, *box.frame_wh, *box.inner_wh, *box.offset_xy]
+        return [self.slot, *box.frame_wh, *box.net_wh, *box.inner_wh, *box.offset_xy]
 
     @classmethod
-    def unpack(cls, numbers: Sequence[int], net_wh: tuple[int, int]) -> Picture:
+    def unpack(cls, numbers: Sequence[int]) -> Picture:
         """The reverse of `pack`."""
-        slot, frame_w, frame_h, inner_w, inner_h, x, y = numbers
-        return cls(slot, Letterbox((frame_w, frame_h), net_wh, (inner_w, inner_h), (x, y)))
+        slot, frame_w, frame_h, net_w, net_h, inner_w, inner_h, x, y = numbers
+        return cls(slot, Letterbox((frame_w, frame_h), (net_w, net_h), (inner_w, inner_h), (x, y)))
 
 
 def slot_of(shared: SharedFrames, frame: Frame) -> int:
-    """Which of `shared`'s pictures a frame's pixels are.
+    """Which of `shared`'s slots a frame's pixels lie in.
 
     Found by address: the index of a frame counts looked-at frames, and need not be its slot.
 
     Raises:
-        ValueError: the pixels are not one whole picture of `shared`.
+        ValueError: the pixels are not one whole picture at the beginning of a slot.
     """
     pixels = shared.pixels
     offset = _address(frame.pixels) - _address(pixels)
     slot, remainder = divmod(offset, int(pixels[0].nbytes))
+    w, h = frame.letterbox.net_wh
     if (
         remainder
         or not 0 <= slot < shared.capacity
-        or frame.pixels.shape != pixels.shape[1:]
-        or frame.pixels.strides != pixels.strides[1:]
+        or frame.pixels.shape != (h, w, 3)
+        or frame.pixels.nbytes > pixels[0].nbytes
+        or not frame.pixels.flags.c_contiguous
     ):
         raise ValueError(f"frame {frame.index} does not lie in the shared memory it came with")
     return slot
@@ -70,7 +72,7 @@ class Ready:
     Attributes:
         info: what really runs.
         labels: the model's class names.
-        net_wh: size of the model's input, pixels.
+        net_wh: size of the model's largest input, pixels.
         run_s: seconds of the slowest warm run.
     """
 

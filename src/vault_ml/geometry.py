@@ -22,6 +22,9 @@ NetXyxy = NewType("NetXyxy", NDArray[np.float32])
 # not decide on: a car that is also a truck. Distinct objects practically never overlap that much.
 SAME_OBJECT_IOU = 0.8
 
+INPUT_MULTIPLE = 32
+"""A rectangular input has sides that are multiples of this: the largest stride of YOLO's heads."""
+
 
 @dataclass(frozen=True, slots=True)
 class Placing:
@@ -40,6 +43,28 @@ class Placing:
 
 DARKNET_PLACING = Placing(fill=127, is_centred=True, is_rounded=False)
 """Darknet fills with 0.5, in the middle; `letterbox_image` in `src/image.c`."""
+
+
+def input_wh(frame_wh: tuple[int, int], net_wh: tuple[int, int], *, rect: bool) -> tuple[int, int]:
+    """The size of the network's input for a frame.
+
+    Square (the parity default): always `net_wh`. Rectangular: the frame is scaled as for the
+    square, and the bars are cut down to what fills the sides up to a multiple of `INPUT_MULTIPLE`.
+
+    >>> input_wh((1920, 1080), (608, 608), rect=True)
+    (608, 352)
+
+    Raises:
+        ValueError: a size is not positive.
+    """
+    if not rect:
+        return net_wh
+    inner_w, inner_h = Letterbox.fit(frame_wh, net_wh).inner_wh
+    return _filled_up(inner_w, net_wh[0]), _filled_up(inner_h, net_wh[1])
+
+
+def _filled_up(side: int, most: int) -> int:
+    return min(most, -(-side // INPUT_MULTIPLE) * INPUT_MULTIPLE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vault_ml.detection import Detections
-from vault_ml.detector_process import DetectorOptions, DetectorProcess
+from vault_ml.detector_process import DetectorProcess
 from vault_ml.errors import ConfigError
-from vault_ml.models.prepare import PreparedModel, prepare, resolve
+from vault_ml.models.prepare import prepare, resolve
+from vault_ml.runtime_for import RuntimePlan, runtime_for
 from vault_ml.vault.encrypted import RecordingKeys
 from vault_ml.video.decoder_pool import DecodeLimits, DecoderPool
 from vault_ml.video.sampling import Sampling
@@ -50,7 +51,7 @@ class LocalDetection:
 
     def __init__(
         self,
-        model: PreparedModel,
+        plan: RuntimePlan,
         decoders: DecoderPool,
         detector: DetectorProcess,
         *,
@@ -60,7 +61,8 @@ class LocalDetection:
         keys: RecordingKeys,
     ) -> None:
         """Use started collaborators; `start` makes them."""
-        self._model = model
+        self._plan = plan
+        self._model = plan.model
         self._decoders = decoders
         self._detector = detector
         self._frames = frames
@@ -83,6 +85,11 @@ class LocalDetection:
         cache_dir: Path,
         recording_keys: Sequence[str] = (),
         model_labels: Path | None = None,
+        runtime: str = "auto",
+        precision: str = "fp32",
+        rect: bool = False,
+        may_measure: bool = False,
+        decoder_count: int = 2,
     ) -> Iterator[LocalDetection]:
         """Prepare the model, start the children, and end them afterwards.
 
@@ -91,21 +98,29 @@ class LocalDetection:
         """
         if sampling not in set(Sampling):
             raise ConfigError(f"the sampling must be one of {', '.join(Sampling)}, not {sampling}")
-        prepared = prepare(resolve(model, model_dir, model_labels), cache_dir)
+        plan = runtime_for(
+            prepare(resolve(model, model_dir, model_labels), cache_dir),
+            runtime=runtime,
+            precision=precision,
+            rect=rect,
+            model_dir=model_dir,
+            cache_dir=cache_dir,
+            may_measure=may_measure,
+        )
         with ExitStack() as stack:
             detector = DetectorProcess(
-                prepared,
-                DetectorOptions(
+                plan.model,
+                plan.detector_options(
                     confidence_threshold=confidence_threshold, nms_threshold=nms_threshold
                 ),
             )
             stack.callback(detector.close)
             detector.start()
-            decoders = DecoderPool(2, DecodeLimits())
+            decoders = DecoderPool(decoder_count, DecodeLimits())
             stack.callback(decoders.close)
             decoders.start()
             yield cls(
-                prepared,
+                plan,
                 decoders,
                 detector,
                 frames=frames,
@@ -140,6 +155,7 @@ class LocalDetection:
             net_wh=self._model.net_wh,
             placing=self._model.placing,
             keep_pictures=self._keep_pictures,
+            rect=self._plan.rect,
         ) as decoded:
             seen = self._detector.detect(decoded.shared, decoded.frames)
             return LookedAtFile(

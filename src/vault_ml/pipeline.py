@@ -95,6 +95,8 @@ class PipelineOptions:
         keys: of encrypted recordings.
         ranges_from_bytes: recordings from this size on are fetched by ranges; None fetches all
             recordings whole.
+        rect: network inputs as small as the frames' shapes allow, instead of one square.
+        runtime: what stands for the runtime in run ids; None for what really runs.
         growth_patience_s: how long a recording that is shorter than its event says may grow.
     """
 
@@ -109,6 +111,8 @@ class PipelineOptions:
     more: tuple[tuple[str, str], ...] = ()
     keys: RecordingKeys = field(default_factory=RecordingKeys)
     ranges_from_bytes: int | None = None
+    rect: bool = False
+    runtime: str | None = None
     growth_patience_s: float = 300.0
 
 
@@ -207,6 +211,7 @@ class Pipeline:
                     frames_per_s=self._options.frames_per_s,
                     net_wh=self._model.net_wh,
                     placing=self._model.placing,
+                    rect=self._options.rect,
                 )
             self._metrics.fetched(recording.fetched_bytes, recording.size_bytes)
             return decoded, _Fetched.of(recording)
@@ -234,6 +239,7 @@ class Pipeline:
             followed = follow(decoded.frames, seen)
         return _LookedAt(
             decoded.frames[0].size_wh,
+            decoded.frames[0].letterbox.net_wh,
             tuple(
                 LookedAtFrame(frame.index, frame.timestamp_s, detections, frame.number, ids)
                 for frame, detections, ids in zip(decoded.frames, seen, followed.ids, strict=True)
@@ -291,7 +297,7 @@ class Pipeline:
                 seconds_covered=looked_at.seconds_covered,
             ),
         )
-        block = block_of(looked_at.frames, run, verdict.tracks, self._model.net_wh)
+        block = block_of(looked_at.frames, run, verdict.tracks, looked_at.input_wh)
         result = build_result(
             event, looked_at.frames, run, options.result, tracks=verdict.tracks, block=block
         )
@@ -318,9 +324,9 @@ class Pipeline:
         allowed = options.interest.allowed
         return WayOfLooking(
             model_sha256=self._model.sha256,
-            runtime=info.runtime,
+            runtime=options.runtime or info.runtime,
             precision=info.precision,
-            input_shape="square",
+            input_shape="rect" if options.rect else "square",
             number_of_predictions=options.frames,
             frame_sampling=str(options.sampling),
             confidence_threshold=options.confidence_threshold,
@@ -350,6 +356,7 @@ class _Fetched:
 @dataclass(frozen=True, slots=True)
 class _LookedAt:
     size_wh: tuple[int, int]
+    input_wh: tuple[int, int]
     frames: tuple[LookedAtFrame, ...]
     tracks: tuple[Track, ...]
     is_partial: bool

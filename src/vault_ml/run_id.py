@@ -25,7 +25,8 @@ class WayOfLooking:
 
     Attributes:
         model_sha256: digest of what determines the model's output.
-        runtime: library and version that runs the network.
+        runtime: library and version that runs the network, or `auto` for whichever of those that
+            agree within rounding is fastest on a machine (docs/adr/0014-runtimes.md).
         precision: number format of the network.
         input_shape: `square` or `rect`.
         number_of_predictions: frames asked for.

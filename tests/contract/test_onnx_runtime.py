@@ -48,7 +48,7 @@ def test_auto_without_a_gpu_is_the_cpu_and_says_so(model: Path) -> None:
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         assert runtime.info.device == "cpu"
     assert runtime.net_wh == NET_WH
-    assert set(runtime.metadata) == {"vault_ml.heads", "vault_ml.labels"}
+    assert "vault_ml.heads" in runtime.metadata
 
 
 def test_cuda_that_is_not_offered_is_an_error(model: Path) -> None:
@@ -94,7 +94,7 @@ def test_cuda_that_does_not_start_is_an_error_and_auto_takes_the_cpu(
 ) -> None:
     fake = FakeOrt(has_gpu=False)
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
-    with pytest.raises(ConfigError, match="CUDA does not start") as caught:
+    with pytest.raises(ConfigError, match="'cuda' was asked for, but it does not start") as caught:
         OnnxRuntime(model, device="cuda")
     assert not isinstance(caught.value, ModelError)
     assert OnnxRuntime(model, device="auto").info.device == "cpu"

@@ -126,6 +126,7 @@ class _Run:
             "VAULT_ACCESS_KEY": "access",
             "VAULT_SECRET_KEY": "secret",
             "MODEL": str(model),
+            "RUNTIME": "onnxruntime",
             "CACHE_DIR": str(folder / "cache"),
             "NUMBER_OF_PREDICTIONS": "1",
             "WORKER_CONCURRENCY": str(self._plan.concurrency),

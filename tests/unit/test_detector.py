@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from tiny_detector import CELL, HEADS, LABELS, NET_WH, picture, tiny_weights
 from vault_ml.detection import Detections
-from vault_ml.detector import Detector, to_tensor
+from vault_ml.detector import Detector
 from vault_ml.errors import DetectorUnavailable, ModelError
 from vault_ml.geometry import Letterbox
+from vault_ml.inference.pictures import to_tensor
 from vault_ml.inference.port import RuntimeInfo
 from vault_ml.yolo.head import DarknetHead, Head, HeadSpec
 
@@ -26,9 +27,12 @@ class TinyRuntime:
         self.outputs = outputs
         self.batches: list[int] = []
         self.info = RuntimeInfo("numpy 2", "cpu", "fp32")
+        self.net_wh = NET_WH
+        self.lanes = 1
 
-    def infer(self, images: NDArray[np.float32]) -> Sequence[NDArray[np.float32]]:
-        self.batches.append(len(images))
+    def infer(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
+        self.batches.append(len(pixels))
+        images = to_tensor(pixels)
         if self.outputs is not None:
             return self.outputs
         weights, bias = tiny_weights()
@@ -199,7 +203,7 @@ def test_labels_of_another_model_are_refused() -> None:
         pytest.param(
             np.zeros((1, 48, 64, 3), np.uint8),
             [Letterbox.fit((10, 10), (32, 32))],
-            r"\(32, 32\) came to",
+            r"\(32, 32\) came with",
             id="other-network",
         ),
     ],

@@ -157,3 +157,91 @@ def test_device_that_fails_altogether_ends_the_loop(shared: SharedFrames) -> Non
     recorder.is_broken = True
     with pytest.raises(DetectorUnavailable, match="fell off the bus"):
         loop.run()
+
+
+def wide_picture() -> Picture:
+    return Picture(0, Letterbox.fit((64, 32), (64, 32)))
+
+
+def test_pictures_of_two_sizes_share_no_batch() -> None:
+    mixed = Work(1, -1, [Picture(0, WHOLE), wide_picture(), Picture(1, WHOLE)])
+    waiting = deque([mixed, work(2, [0, 1, 2])])
+    assert rounds(waiting, 4) == [[(1, 0), (2, 0), (2, 1), (2, 2)], [(1, 1)], [(1, 2)]]
+
+
+def test_dropped_request_is_forgotten(shared: SharedFrames) -> None:
+    dropped = work(1, [0, 1], os.dup(shared.fd))
+    dropped.drop()
+    dropped.drop()
+    with pytest.raises(ValueError, match="was dropped"):
+        dropped.read(0, np.zeros((48, 64, 3), np.uint8))
+    assert rounds(deque([dropped, work(2, [0])]), 4) == [[(2, 0)]]
+
+
+@pytest.mark.parametrize("lanes", [2, 5])
+def test_lanes_answer_each_frame_once_and_as_one_lane_does(
+    detector: Detector, shared: SharedFrames, lanes: int
+) -> None:
+    requests = [[0, 1, 2, 3, 4, 5, 6], [7, 3], [6], [2, 2, 0]] * 5
+    answers: list[dict[str, Any]] = []
+    loop = DetectorLoop(
+        detector, NET_WH, 1, lambda message: answers.append(dict(message)), lanes=lanes
+    )
+    for number, slots in enumerate(requests):
+        loop.requests.put(work(number, slots, os.dup(shared.fd)))
+    loop.requests.put(None)
+    loop.run()
+    seen = {(each["request"], each["position"]): each for each in answers if each["type"] == "seen"}
+    failed = {each["request"] for each in answers if each["type"] == "failed"}
+    assert failed == {number for number, slots in enumerate(requests) if 7 in slots}
+    for number, slots in enumerate(requests):
+        for position, slot in enumerate(slots):
+            if number in failed:
+                continue
+            (alone,) = detector.detect(shared.pixels[slot][None], [WHOLE])
+            assert seen[number, position]["xyxy"] == alone.xyxy.tolist()
+    assert len(answers) == len(seen) + len(failed)
+
+
+def test_no_answer_follows_the_failure_of_a_request(
+    detector: Detector, shared: SharedFrames
+) -> None:
+    answers: list[dict[str, Any]] = []
+    loop = DetectorLoop(detector, NET_WH, 1, lambda message: answers.append(dict(message)), lanes=4)
+    for number in range(40):
+        loop.requests.put(work(number, [0, 7, 1, 2, 3], os.dup(shared.fd)))
+    loop.requests.put(None)
+    loop.run()
+    over: set[int] = set()
+    for answer in answers:
+        assert answer["request"] not in over
+        if answer["type"] == "failed":
+            over.add(answer["request"])
+    assert over == set(range(40))
+
+
+def test_a_lane_that_finds_the_device_broken_ends_all(shared: SharedFrames) -> None:
+    recorder = Recorder()
+    loop = DetectorLoop(recorder, NET_WH, 1, lambda message: None, lanes=3)
+    recorder.is_broken = True
+    loop.requests.put(work(0, [0], os.dup(shared.fd)))
+    with pytest.raises(DetectorUnavailable, match="fell off the bus"):
+        loop.run()
+
+
+def test_no_larger_batch_than_is_worth_it() -> None:
+    loop = DetectorLoop(Recorder(), NET_WH, 8, print)
+    loop._run_s = {1: 1.0, 2: 1.2, 4: 2.0, 8: 3.99}
+    loop.choose_batch()
+    assert loop.batch == 4
+
+
+def test_waits_for_company_no_longer_than_it_wins() -> None:
+    loop = DetectorLoop(Recorder(), NET_WH, 4, print)
+    loop._run_s = {1: 1.0, 2: 1.0, 4: 2.0}
+    loop._waiting.append(work(1, [0]))
+    loop.requests.put(work(2, [0]))
+    assert len(loop._take()) == 2  # the second came within the second that sharing wins
+    loop._waiting.append(work(3, [0, 1]))
+    loop._run_s[4] = 2.1  # two runs of two are no slower than one of four
+    assert len(loop._take()) == 2

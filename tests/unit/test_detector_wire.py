@@ -98,7 +98,7 @@ def test_ready_arrives_whole() -> None:
 
 def test_picture_arrives_whole() -> None:
     sent = Picture(3, Letterbox.fit((704, 576), NET_WH))
-    assert Picture.unpack(json.loads(json.dumps(sent.pack())), NET_WH) == sent
+    assert Picture.unpack(json.loads(json.dumps(sent.pack()))) == sent
 
 
 def test_slot_is_found_by_address_and_nothing_else_passes() -> None:

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from conftest import shared_file
 from foreign_models import BOX, LABELS, NAMES, NET_WH, write_model
-from vault_ml.detector import Detector, to_tensor
+from vault_ml.detector import Detector
 from vault_ml.detector_child import head_and_labels, load
 from vault_ml.detector_host import DetectorOptions
 from vault_ml.errors import ModelError
@@ -94,7 +94,7 @@ def test_an_export_for_one_picture_never_gets_two(tmp_path: Path) -> None:
     assert onnx.load(model.onnx).metadata_props[-1].value == "1"
     options = dataclasses.asdict(DetectorOptions(device="cpu", threads=1))
     loop, _ = load(model.onnx, options, print)
-    assert loop._batch == 1
+    assert loop.batch == 1
 
 
 def test_same_model_is_converted_once_and_other_names_make_it_another(tmp_path: Path) -> None:

@@ -512,8 +512,8 @@ def test_a_mistyped_variable_is_noticed_and_foreign_ones_are_not() -> None:
 
 
 def test_a_setting_of_the_successors_that_is_not_obeyed_is_noticed() -> None:
-    environ = MINIMAL | {"CONDITION": "1 car", "PRESET": "fast", "TRANSLATED_CLASSIFICATIONS": "0"}
-    assert [sentence.split()[0] for sentence in notices(environ)] == ["CONDITION", "PRESET"]
+    environ = MINIMAL | {"CONDITION": "1 car", "TRANSLATED_CLASSIFICATIONS": "0"}
+    assert [sentence.split()[0] for sentence in notices(environ)] == ["CONDITION"]
     assert unknown_variables(environ) == []
 
 
@@ -742,3 +742,44 @@ def test_a_file_is_read_for_secrets_and_user_names_only(tmp_path: Path) -> None:
     assert ("VAULT_SECRET_KEY_FIL", "VAULT_SECRET_KEY_FILE") in unknown_variables(
         {"VAULT_SECRET_KEY_FIL": "x"}
     )
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, ("keyframe", "fp32", "square")),
+        ({"PRESET": "parity"}, ("exact", "fp32", "square")),
+        ({"PRESET": "fast"}, ("keyframe", "int8", "rect")),
+        ({"PRESET": "FAST", "PRECISION": "fp32"}, ("keyframe", "fp32", "rect")),
+        ({"PRESET": "fast", "INPUT_SHAPE": "square"}, ("keyframe", "int8", "square")),
+        ({"PRESET": "parity", "FRAME_SAMPLING": "keyframe"}, ("keyframe", "fp32", "square")),
+        ({"PRESET": "parity", "CLASSIFICATION_FPS": "2"}, ("fps", "fp32", "square")),
+    ],
+)
+def test_preset_is_what_is_not_set_by_itself(
+    variables: dict[str, str], expected: tuple[str, str, str]
+) -> None:
+    chosen = load(MINIMAL | variables)
+    assert (chosen.sampling, chosen.number_format, chosen.shape) == expected
+    rows = {row.name: row.value for row in describe(chosen, MINIMAL | variables)}
+    assert (rows["FRAME_SAMPLING"], rows["PRECISION"], rows["INPUT_SHAPE"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"PRECISION": "int8", "RUNTIME": "mnn"}, "RUNTIME: mnn does not run INT8 models"),
+        ({"PRESET": "fast", "RUNTIME": "cuda"}, "RUNTIME: cuda does not run INT8 models"),
+        ({"PRECISION": "fp16"}, "PRECISION: fp16 needs RUNTIME=tensorrt"),
+        ({"PRECISION": "fp16", "RUNTIME": "cuda"}, "PRECISION: fp16 needs RUNTIME=tensorrt"),
+    ],
+)
+def test_what_no_runtime_can_do_is_said_at_start(variables: dict[str, str], sentence: str) -> None:
+    (line,) = problems(MINIMAL | variables)
+    assert line.startswith(sentence)
+
+
+def test_what_runtimes_can_do_is_accepted() -> None:
+    load(MINIMAL | {"PRECISION": "int8", "RUNTIME": "openvino"})
+    load(MINIMAL | {"PRECISION": "fp16", "RUNTIME": "TensorRT"})
+    load(MINIMAL | {"PRESET": "fast", "PRECISION": "fp32", "RUNTIME": "mnn"})

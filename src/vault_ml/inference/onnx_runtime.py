@@ -1,8 +1,9 @@
-"""ONNX Runtime behind the port: on the CPU everywhere, on CUDA where `onnxruntime-gpu` is."""
+"""ONNX Runtime behind the port: CPUs everywhere, CUDA and TensorRT with `onnxruntime-gpu`."""
 
 from __future__ import annotations
 
 import ctypes
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -13,47 +14,75 @@ from numpy.typing import NDArray
 
 from vault_ml.errors import ConfigError, DetectorUnavailable, ModelError
 from vault_ml.inference.cpu_quota import usable_cpus
+from vault_ml.inference.lanes import lanes_for
+from vault_ml.inference.pictures import check_pictures, to_tensor
 from vault_ml.inference.port import RuntimeInfo
+from vault_ml.yolo.metadata import METADATA_NET_WH
 
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 """`auto` takes CUDA where it really is there, else the CPU; the others insist."""
 
+_TENSORRT = "TensorrtExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
+_PROVIDER_OF: Mapping[str, str] = {"cuda": _CUDA, "tensorrt": _TENSORRT}
 # `fp32` shall mean it: by default CUDA rounds the factors of a convolution to TF32, 10 bits.
 _CUDA_OPTIONS = {"use_tf32": "0"}
 _ERRORS_ONLY = 3
+# Two runs at once on one GPU have not been measured (docs/reference/performance.md).
+_GPU_LANES = 1
 
 
 class OnnxRuntime:
     """One `.onnx` on one device; implements `InferenceRuntime`."""
 
-    def __init__(self, model: Path, *, device: Device = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Path,
+        *,
+        device: Device = "auto",
+        threads: int | None = None,
+        half: bool = False,
+        engine_cache: Path | None = None,
+    ) -> None:
         """Load `model`.
 
         Args:
-            model: an ONNX file with one input, float32 (n, 3, h, w), h and w fixed.
+            model: an ONNX file with one input, float32 (n, 3, h, w); h and w fixed, or any up to
+                what its metadata name.
             device: where to compute.
-            threads: processors for one run; None takes what the affinity and the control group's
+            threads: processors to use; None takes what the affinity and the control group's
                 quota allow. Other options stay at their defaults, which measured best
                 (docs/adr/0002-children.md).
+            half: compute in FP16, with TensorRT only.
+            engine_cache: folder where TensorRT keeps the engines it has built; building one takes
+                minutes. None builds anew.
 
         Raises:
             ConfigError: onnxruntime is not installed, or the requested device is not there.
             ModelError: the file is missing, not a model, or not a detector's.
         """
         self._ort = _import_onnxruntime()
+        if half and device != "tensorrt":
+            raise ConfigError("PRECISION=fp16 needs RUNTIME=tensorrt; set it, or PRECISION=fp32")
+        self._lanes, each = lanes_for(threads or usable_cpus())
         options = self._ort.SessionOptions()
-        options.intra_op_num_threads = threads or usable_cpus()
+        options.intra_op_num_threads = each
         options.log_severity_level = _ERRORS_ONLY
-        self._session: Any = _open(self._ort, model, options, device)
-        self._input_name, self._net_wh = _only_input(self._session, model)
+        providers = _providers(device, half=half, engine_cache=engine_cache)
+        self._session: Any = _open(self._ort, model, options, device, providers)
         self._metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
-        on_cuda = self._session.get_providers()[0] == _CUDA
+        self._input_name, self._net_wh, self._any_size = _only_input(
+            self._session, self._metadata, model
+        )
+        running = self._session.get_providers()[0]
+        if running != _CPU:
+            self._lanes = _GPU_LANES
         self._info = RuntimeInfo(
-            runtime=f"onnxruntime {self._ort.__version__}",
-            device=f"cuda:0 {_cuda_device_name()}".rstrip() if on_cuda else "cpu",
-            precision="fp32",
+            runtime=f"onnxruntime {self._ort.__version__}"
+            + (" tensorrt" if running == _TENSORRT else ""),
+            device="cpu" if running == _CPU else f"cuda:0 {_cuda_device_name()}".rstrip(),
+            precision="fp16" if half else "fp32",
         )
 
     @property
@@ -71,24 +100,25 @@ class OnnxRuntime:
         """The model's own properties (`metadata_props`)."""
         return self._metadata
 
-    def infer(self, images: NDArray[np.float32]) -> Sequence[NDArray[np.float32]]:
+    @property
+    def lanes(self) -> int:
+        """One thread of the network per processor, each with a picture of its own."""
+        return self._lanes
+
+    def infer(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
         """Run the network; see `InferenceRuntime.infer`.
 
         Raises:
-            ValueError: not (n, 3, h, w) float32 with n >= 1, or already closed.
+            ValueError: not pictures of a size that the model takes, or already closed.
             DetectorUnavailable: the runtime or its device failed.
         """
-        if self._session is None:
+        session = self._session
+        if session is None:
             raise ValueError("this runtime is closed")
-        w, h = self._net_wh
-        if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != (3, h, w):
-            raise ValueError(
-                f"images: expected (n, 3, {h}, {w}) float32, got {images.shape} {images.dtype}"
-            )
-        if len(images) == 0:
-            raise ValueError("images: expected at least one")
+        check_pictures(pixels, self._net_wh, any_size=self._any_size)
+        images = to_tensor(pixels)
         try:
-            outputs: list[NDArray[np.float32]] = self._session.run(None, {self._input_name: images})
+            outputs: list[NDArray[np.float32]] = session.run(None, {self._input_name: images})
         except Exception as error:  # its errors share no base class
             raise DetectorUnavailable(
                 f"{self._info.runtime} failed on {self._info.device}: {_first_line(error)}"
@@ -114,30 +144,53 @@ def _import_onnxruntime() -> ModuleType:
     return module
 
 
-def _open(ort: ModuleType, model: Path, options: object, device: Device) -> Any:
+def _providers(
+    device: Device, *, half: bool, engine_cache: Path | None
+) -> list[str | tuple[str, dict[str, str]]]:
+    """What to ask for, best first; each with its options."""
+    cuda = (_CUDA, _CUDA_OPTIONS)
+    if device == "cpu":
+        return [_CPU]
+    if device != "tensorrt":
+        return [cuda, _CPU]
+    options = {"trt_fp16_enable": "1" if half else "0"}
+    if engine_cache is not None:
+        options |= {
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": str(engine_cache),
+            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_path": str(engine_cache),
+        }
+    # What TensorRT cannot run goes to CUDA, never to the CPU.
+    return [(_TENSORRT, options), cuda]
+
+
+def _open(
+    ort: ModuleType, model: Path, options: object, device: Device, providers: Sequence[Any]
+) -> Any:
     if not model.is_file():
         raise ModelError(f"the model file {model} is not there")
     offered = ort.get_available_providers()
-    if device == "cuda" and _CUDA not in offered:
+    wanted = _PROVIDER_OF.get(device)
+    if wanted is not None and wanted not in offered:
         raise ConfigError(
-            "the device 'cuda' was asked for, but this ONNX Runtime has no CUDA provider; "
+            f"the device '{device}' was asked for, but this ONNX Runtime has no {wanted}; "
             "run: pip uninstall onnxruntime && pip install 'vault-ml[gpu]', or ask for 'cpu'"
         )
     try:
-        if device != "cpu" and _CUDA in offered:
-            session = ort.InferenceSession(
-                str(model), options, providers=[(_CUDA, _CUDA_OPTIONS), _CPU]
+        if device == "cpu" or _CUDA not in offered:
+            return ort.InferenceSession(str(model), options, providers=[_CPU])
+        session = ort.InferenceSession(str(model), options, providers=list(providers))
+        # Without a working GPU this library carries on, on the CPU, with a line in its log.
+        if session.get_providers()[0] == (wanted or _CUDA):
+            return session
+        if wanted is not None:
+            raise ConfigError(
+                f"the device '{device}' was asked for, but it does not start: no GPU is visible "
+                "(try nvidia-smi), or the CUDA, cuDNN or TensorRT libraries do not fit ONNX "
+                f"Runtime {ort.__version__}"
             )
-            # Without a working GPU this library carries on, on the CPU, with a line in its log.
-            if session.get_providers()[0] == _CUDA:
-                return session
-            if device == "cuda":
-                raise ConfigError(
-                    "the device 'cuda' was asked for, but CUDA does not start: no GPU is visible "
-                    "(try nvidia-smi), or the CUDA or cuDNN libraries do not fit ONNX Runtime "
-                    f"{ort.__version__}"
-                )
-            del session
+        del session
         return ort.InferenceSession(str(model), options, providers=[_CPU])
     except ConfigError:
         raise
@@ -148,12 +201,19 @@ def _open(ort: ModuleType, model: Path, options: object, device: Device) -> Any:
         ) from error
 
 
-def _only_input(session: Any, model: Path) -> tuple[str, tuple[int, int]]:
+def _only_input(
+    session: Any, metadata: Mapping[str, str], model: Path
+) -> tuple[str, tuple[int, int], bool]:
+    """Name and largest size of the input, and whether it takes smaller ones."""
     inputs = session.get_inputs()
     if len(inputs) == 1 and inputs[0].type == "tensor(float)":
         shape = inputs[0].shape
-        if len(shape) == 4 and shape[1] == 3 and all(isinstance(side, int) for side in shape[2:]):
-            return inputs[0].name, (shape[3], shape[2])
+        if len(shape) == 4 and shape[1] == 3:
+            if all(isinstance(side, int) for side in shape[2:]):
+                return inputs[0].name, (shape[3], shape[2]), False
+            if METADATA_NET_WH in metadata and not any(isinstance(s, int) for s in shape[2:]):
+                width, height = json.loads(metadata[METADATA_NET_WH])
+                return inputs[0].name, (int(width), int(height)), True
     described = ", ".join(f"{each.name} {each.type} {each.shape}" for each in inputs)
     raise ModelError(
         f"{model} is not a detector we can feed: expected one input of float32 (n, 3, h, w) with "

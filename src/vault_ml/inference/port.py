@@ -1,4 +1,4 @@
-"""The port to an inference runtime: a tensor in, tensors out, nothing about detection."""
+"""The port to an inference runtime: pictures in, tensors out, nothing about detection."""
 
 from __future__ import annotations
 
@@ -26,22 +26,38 @@ class RuntimeInfo:
 
 
 class InferenceRuntime(Protocol):
-    """One loaded model on one device. Used by one thread at a time."""
+    """One loaded model on one device. Used by up to `lanes` threads at a time."""
 
     @property
     def info(self) -> RuntimeInfo:
         """What really runs."""
         ...
 
-    def infer(self, images: NDArray[np.float32]) -> Sequence[NDArray[np.float32]]:
+    @property
+    def net_wh(self) -> tuple[int, int]:
+        """The largest input, pixels; the only one unless the model takes others."""
+        ...
+
+    @property
+    def lanes(self) -> int:
+        """How many threads may, and should, call `infer` at once to keep the device busy."""
+        ...
+
+    def infer(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
         """Run the network.
 
         Args:
-            images: (n, 3, h, w) float32 RGB in [0, 1], letterboxed at the model's size.
+            pixels: (n, h, w, 3) uint8 RGB, letterboxed; the network sees them divided by 255. The
+                size is `net_wh`, or a smaller one whose sides are multiples of `INPUT_MULTIPLE`
+                where the model takes any.
 
         Returns:
-            The model's outputs in its order; the first axis of each is n. A result does not
-            depend on which images shared a batch.
+            The model's outputs in its order, the caller's own; the first axis of each is n. A
+            result does not depend on which images shared a batch.
+
+        Raises:
+            ValueError: another shape or dtype, no picture, or already closed.
+            DetectorUnavailable: the runtime or its device failed.
         """
         ...
 

@@ -272,10 +272,10 @@ def _convert(network: Network, weights: Path, labels: tuple[str, ...], target: P
         arrays = read_weights(data, weights.name, network)
         model = to_onnx(network, arrays, labels).SerializeToString()
         arrays.clear()
-    _write_atomically(target, model)
+    write_atomically(target, model)
 
 
-def _write_atomically(target: Path, content: bytes) -> None:
+def write_atomically(target: Path, content: bytes) -> None:
     """Write beside `target`, then rename: a reader sees the whole file or none."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -314,7 +314,7 @@ def _prepare_onnx(files: ModelFiles, path: Path, cache_dir: Path) -> PreparedMod
     )
     cached = cache_dir / f"{path.stem}-{digest[:32]}.onnx"
     if not cached.is_file():
-        _write_atomically(cached, _serialized(model, path))
+        write_atomically(cached, _serialized(model, path))
     return PreparedModel(
         name=files.name,
         sha256=digest,

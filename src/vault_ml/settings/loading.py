@@ -52,7 +52,7 @@ _CLOSE_ENOUGH = 0.85  # KAFKA_BROKERS, VAULT_API_UR and QUEUE_NAM are; KAFKA_HEA
 # Settings of the successors, and of later versions of ours, that would change the outcome if they
 # were obeyed. They are not, and whoever sets one is told.
 _IGNORED_YET = (
-    "CONDITION", "PRESET", "TRANSLATED_CLASSIFICATIONS",
+    "CONDITION", "TRANSLATED_CLASSIFICATIONS",
 )  # fmt: skip
 
 
@@ -321,6 +321,7 @@ def _contradictions(found: Mapping[str, Given]) -> dict[str, str]:
         problems |= _PROBLEMS_OF_SYSTEM[system](found)
     problems |= _vault_contradictions(found)
     problems |= _looking_contradictions(found)
+    problems |= _runtime_contradictions(found)
     if {"retry_backoff_s", "retry_backoff_max_s"} <= found.keys():
         try:
             is_upside_down = float(text("retry_backoff_s")) > float(text("retry_backoff_max_s"))
@@ -329,6 +330,22 @@ def _contradictions(found: Mapping[str, Given]) -> dict[str, str]:
         if is_upside_down:
             problems["retry_backoff_s"] = "RETRY_BACKOFF_S: is longer than RETRY_BACKOFF_MAX_S"
     return problems
+
+
+def _runtime_contradictions(found: Mapping[str, Given]) -> dict[str, str]:
+    def text(field: str) -> str:
+        return found[field].text.lower() if field in found else ""
+
+    runtime = text("runtime") or "auto"
+    precision = text("precision") or ("int8" if text("preset") == "fast" else "fp32")
+    if precision == "int8" and runtime not in {"auto", "openvino"}:
+        return {
+            "runtime": f"RUNTIME: {runtime} does not run INT8 models; set auto or openvino, or "
+            "PRECISION=fp32"
+        }
+    if precision == "fp16" and runtime != "tensorrt":
+        return {"precision": "PRECISION: fp16 needs RUNTIME=tensorrt; set it, or use fp32 or int8"}
+    return {}
 
 
 def _kafka_contradictions(found: Mapping[str, Given]) -> dict[str, str]:

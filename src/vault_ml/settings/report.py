@@ -72,6 +72,8 @@ def _shown(field: str, settings: Settings) -> str:
     in_force = {
         "number_of_predictions": "most_frames",
         "frame_sampling": "sampling",
+        "precision": "number_format",
+        "input_shape": "shape",
         "classification_fps": "frames_per_s",
         "result_profile": "profile",
     }

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vault_ml.geometry import DARKNET_PLACING, Letterbox, Placing
+from vault_ml.geometry import DARKNET_PLACING, Letterbox, Placing, input_wh
 from vault_ml.video.frame import Frame
 from vault_ml.video.limits import DecodeLimits, Reason, Refused
 from vault_ml.video.shared_frames import SharedFrames
@@ -42,6 +42,8 @@ def checked(
     shared: SharedFrames,
     limits: DecodeLimits,
     placing: Placing = DARKNET_PLACING,
+    *,
+    rect: bool = False,
 ) -> Seen:
     """Believe a child's answer only where it can be true.
 
@@ -50,6 +52,7 @@ def checked(
         shared: where it put the frames.
         limits: what it may not exceed.
         placing: how it was told to place frames in the network's input.
+        rect: whether it was told to make inputs as small as the frames' shapes allow.
 
     Raises:
         Refused: the child refused the recording.
@@ -71,8 +74,10 @@ def checked(
         width, height = _size(said.get("size_wh"))
         if width * height > limits.max_pixels:
             raise Nonsense("size of a frame")
-        letterbox = Letterbox.fit((width, height), shared.net_wh, placing)
-        frames.append(Frame(index, timestamp_s, letterbox, shared.pixels[index], int(number)))
+        wanted_wh = input_wh((width, height), shared.net_wh, rect=rect)
+        letterbox = Letterbox.fit((width, height), wanted_wh, placing)
+        pixels = shared.picture(index, wanted_wh)
+        frames.append(Frame(index, timestamp_s, letterbox, pixels, int(number)))
     duration_s = answer.get("duration_s")
     return Seen(
         tuple(frames),

@@ -33,7 +33,7 @@ import cv2
 import numpy as np
 
 from vault_ml.child import Channel, ChildGone, connect
-from vault_ml.geometry import Letterbox, Placing
+from vault_ml.geometry import Letterbox, Placing, input_wh
 from vault_ml.video.files import RecordingFile, SeekableFile
 from vault_ml.video.jail import Jail, confine
 from vault_ml.video.limits import DecodeLimits, Reason, Refused
@@ -116,6 +116,7 @@ class _Decoder:
         net_wh: tuple[int, int],
         placing: Mapping[str, Any],
         keep_pictures: bool,
+        rect: bool = False,
     ) -> dict[str, Any]:
         net_w, net_h = net_wh
         placed = Placing(**placing)
@@ -130,8 +131,10 @@ class _Decoder:
                     rgb = picture.rgb()
                 except av.error.FFmpegError:
                     continue  # a pixel format that swscale does not know
-                letterbox = Letterbox.fit(picture.size_wh, (net_w, net_h), placed)
-                letterbox_into(shared.pixels[len(looked_at)], rgb, letterbox, placed.fill)
+                wanted_wh = input_wh(picture.size_wh, (net_w, net_h), rect=rect)
+                letterbox = Letterbox.fit(picture.size_wh, wanted_wh, placed)
+                canvas = shared.picture(len(looked_at), wanted_wh)
+                letterbox_into(canvas, rgb, letterbox, placed.fill)
                 looked_at.append(
                     {
                         "timestamp_s": picture.timestamp_s,

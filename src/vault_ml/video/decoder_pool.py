@@ -258,6 +258,7 @@ class DecoderPool:
         placing: Placing = DARKNET_PLACING,
         frames_per_s: float | None = None,
         keep_pictures: bool = False,
+        rect: bool = False,
     ) -> DecodedRecording:
         """Look at up to `frames` frames of a recording, letterboxed at the network's size.
 
@@ -271,6 +272,7 @@ class DecoderPool:
             placing: how frames lie in it.
             frames_per_s: no more than so many of each second; None for `frames` in all.
             keep_pictures: hold the whole pictures, and the child, until the result is closed.
+            rect: cut the bars down: inputs as small as the frame's shape allows.
 
         Raises:
             DecoderFailed: the child died, was too slow, or none became free.
@@ -290,6 +292,7 @@ class DecoderPool:
                 "placing": dataclasses.asdict(placing),
                 "frames_per_s": frames_per_s,
                 "keep_pictures": keep_pictures,
+                "rect": rect,
             }
             copy: SparseCopy | None = None
             if isinstance(source, int):
@@ -341,7 +344,7 @@ class DecoderPool:
                 self.discard(worker)
             raise copy.failure
         try:
-            return checked(answer, shared, self.limits, placing)
+            return checked(answer, shared, self.limits, placing, rect=job["rect"])
         except Nonsense as error:
             raise self._nonsense(worker, error) from error
         except Refused as refused:

@@ -18,8 +18,8 @@ class Frame:
         index: 0-based position among the looked-at frames of its recording.
         timestamp_s: presentation time, seconds since the first frame of the recording.
         letterbox: where the original frame lies inside `pixels`.
-        pixels: (h, w, 3) uint8 RGB at the network's size. May be a view of memory shared with
-            other processes: valid until the recording it belongs to is closed.
+        pixels: (h, w, 3) uint8 RGB at the size of the letterbox' input. May be a view of memory
+            shared with other processes: valid until the recording it belongs to is closed.
         number: which picture of the recording it is, from 0, in order of presentation.
     """
 

@@ -71,6 +71,18 @@ class SharedFrames:
             raise ValueError("these frames are closed")
         return self._pixels
 
+    def picture(self, slot: int, wh: tuple[int, int]) -> NDArray[np.uint8]:
+        """The beginning of one slot as a picture: (h, w, 3) uint8 RGB, a view.
+
+        Raises:
+            ValueError: `wh` is larger than the slot, or already closed.
+        """
+        w, h = wh
+        if w > self.net_wh[0] or h > self.net_wh[1]:
+            raise ValueError(f"a picture of {wh} does not fit a slot of {self.net_wh}")
+        whole: NDArray[np.uint8] = self.pixels[slot].reshape(-1)[: h * w * 3].reshape(h, w, 3)
+        return whole
+
     def close(self) -> None:
         """Unmap and close. Idempotent.
 

@@ -1,0 +1,21 @@
+"""How many pictures at once, and how many threads for each, on a CPU."""
+
+from __future__ import annotations
+
+_MOST_LANES = 16
+"""Each lane has the network's intermediate results in memory: 0.2 GB for YOLOv3 at 608."""
+
+
+def lanes_for(cpus: int) -> tuple[int, int]:
+    """Lanes, and threads in each. Pictures side by side win over threads in one picture.
+
+    Measured: two lanes of one thread give 9 to 22 % more than one of two (docs/reference/
+    performance.md). Beyond `_MOST_LANES` processors a lane gets several.
+
+    >>> lanes_for(2)
+    (2, 1)
+    >>> lanes_for(64)
+    (16, 4)
+    """
+    lanes = min(cpus, _MOST_LANES)
+    return lanes, cpus // lanes

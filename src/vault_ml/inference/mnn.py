@@ -1,0 +1,198 @@
+"""MNN behind the port: the fastest FP32 on many CPUs (Winograd's convolutions).
+
+Only the core of the package is used. `MNN.tools` installs a package that reports usage to a web
+service, so it is never imported; the converter is called as the native module that it wraps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vault_ml.errors import ConfigError, DetectorUnavailable, ModelError
+from vault_ml.inference.cpu_quota import usable_cpus
+from vault_ml.inference.pictures import check_pictures, to_tensor
+from vault_ml.inference.port import RuntimeInfo
+
+_MOST_SIZES = 4
+_SUCCESS = 0
+
+
+class Mnn:
+    """One model on the CPU, one session per size; implements `InferenceRuntime`."""
+
+    def __init__(
+        self,
+        model: Path,
+        net_wh: tuple[int, int],
+        *,
+        any_size: bool = False,
+        first_wh: tuple[int, int] | None = None,
+        threads: int | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        """Convert `model`, unless `cache` holds the result, and load it.
+
+        Args:
+            model: an ONNX file with one input, float32 (n, 3, h, w).
+            net_wh: the largest input, pixels.
+            any_size: take smaller inputs as well.
+            first_wh: the size that is made ready now; `net_wh` where None.
+            threads: processors to use; None takes what affinity and quota allow.
+            cache: folder of converted models; None converts anew each time.
+
+        Raises:
+            ConfigError: MNN is not installed.
+            ModelError: the file is missing, or MNN cannot convert it.
+        """
+        self._mnn = _import_mnn()
+        if not model.is_file():
+            raise ModelError(f"the model file {model} is not there")
+        self._net_wh, self._any_size = net_wh, any_size
+        self._options = {
+            "backend": "CPU",
+            "numThread": threads or usable_cpus(),
+            "precision": "high",
+        }
+        self._info = RuntimeInfo(f"mnn {version('MNN')}", "cpu", "fp32")
+        with contextlib.ExitStack() as stack:
+            folder = cache or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            converted = folder / f"{model.stem}-mnn-{version('MNN')}.mnn"
+            if not converted.is_file():
+                _convert(model, converted)
+            with _nothing_printed():
+                self._net: Any = self._mnn.Interpreter(str(converted))
+        if not self._net:
+            raise ModelError(f"MNN cannot load {model}; set RUNTIME=onnxruntime")
+        self._sizes: OrderedDict[tuple[int, int], Any] = OrderedDict()
+        self._session(first_wh or net_wh)
+
+    @property
+    def info(self) -> RuntimeInfo:
+        """What really runs."""
+        return self._info
+
+    @property
+    def net_wh(self) -> tuple[int, int]:
+        """The largest input, pixels."""
+        return self._net_wh
+
+    @property
+    def lanes(self) -> int:
+        """One: all threads work on one picture. More lanes were no faster, and each has a copy."""
+        return 1
+
+    def infer(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
+        """Run the network; see `InferenceRuntime.infer`.
+
+        Raises:
+            ValueError: not pictures of a size that the model takes, or already closed.
+            DetectorUnavailable: the runtime failed.
+        """
+        if self._net is None:
+            raise ValueError("this runtime is closed")
+        wh = check_pictures(pixels, self._net_wh, any_size=self._any_size)
+        each = [self._run(wh, picture[None]) for picture in pixels]
+        return [np.concatenate(parts) for parts in zip(*each, strict=True)]
+
+    def close(self) -> None:
+        """Release the sessions. Idempotent."""
+        self._sizes.clear()
+        self._net = None
+
+    def _run(self, wh: tuple[int, int], pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        session = self._session(wh)
+        images = to_tensor(pixels)
+        layout, kind = self._mnn.Tensor_DimensionType_Caffe, self._mnn.Halide_Type_Float
+        source = self._mnn.Tensor(images.shape, kind, images, layout)
+        self._net.getSessionInput(session).copyFrom(source)
+        if (code := self._net.runSession(session)) != _SUCCESS:
+            raise DetectorUnavailable(f"{self._info.runtime} failed on cpu: code {code}")
+        outputs = self._net.getSessionOutputAll(session)
+        results = []
+        for name in sorted(outputs, key=_in_order):
+            shape = outputs[name].getShape()
+            values = np.zeros(shape, np.float32)
+            target = self._mnn.Tensor(shape, kind, values, layout)
+            outputs[name].copyToHostTensor(target)
+            # A copy: what it gives is a view of memory that goes with `target`.
+            results.append(np.array(target.getNumpyData(), np.float32).reshape(shape))
+        return results
+
+    def _session(self, wh: tuple[int, int]) -> Any:
+        session = self._sizes.get(wh)
+        if session is None:
+            if len(self._sizes) >= _MOST_SIZES:
+                self._sizes.popitem(last=False)
+            with _nothing_printed():
+                session = self._net.createSession(self._options)
+                self._net.resizeTensor(self._net.getSessionInput(session), (1, 3, wh[1], wh[0]))
+                self._net.resizeSession(session)
+            self._sizes[wh] = session
+        self._sizes.move_to_end(wh)
+        return session
+
+
+def _import_mnn() -> Any:
+    try:
+        with _nothing_printed():
+            import MNN
+    except ImportError as error:
+        raise ConfigError(
+            "MNN is not installed; run: pip install 'vault-ml[mnn]', or set RUNTIME=onnxruntime"
+        ) from error
+    return MNN
+
+
+def _convert(model: Path, target: Path) -> None:
+    """ONNX to MNN's own format, beside `target` and then renamed: a reader sees all or nothing."""
+    with _nothing_printed():
+        import _tools  # the native module; see the head of this file
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".mnn-") as folder:
+        made = Path(folder) / target.name
+        with _nothing_printed():
+            _tools.mnnconvert(
+                [
+                    *("mnnconvert", "-f", "ONNX", "--bizCode", "vault-ml"),
+                    *("--modelFile", str(model), "--MNNModel", str(made)),
+                ]
+            )
+        if not made.is_file():
+            raise ModelError(f"MNN cannot convert {model}; set RUNTIME=onnxruntime")
+        made.replace(target)
+
+
+def _in_order(name: str) -> tuple[str, int]:
+    """`head_10` after `head_9`."""
+    number = re.search(r"\d+$", name)
+    return (name[: number.start()], int(number.group())) if number else (name, 0)
+
+
+@contextlib.contextmanager
+def _nothing_printed() -> Iterator[None]:
+    """The library writes to both outputs from C, past Python and past any log level."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [(fd, os.dup(fd)) for fd in (1, 2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for fd, _ in kept:
+            os.dup2(nowhere, fd)
+        yield
+    finally:
+        for fd, copy in kept:
+            os.dup2(copy, fd)
+            os.close(copy)
+        os.close(nowhere)
