@@ -185,7 +185,7 @@ class DetectorHost:
         for frame in frames:
             box = frame.letterbox
             if box.net_wh != input_wh(box.frame_wh, self._net_wh, rect=self._options.rect):
-                raise ValueError(f"a frame of {box.net_wh} came to a network of {self._net_wh}")
+                raise ValueError(f"frames of {box.net_wh} came to a network of {self._net_wh}")
         pictures = [Picture(slot_of(shared, frame), frame.letterbox).pack() for frame in frames]
         answer: Future[list[Detections]] = Future()
         if not frames:

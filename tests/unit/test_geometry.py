@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vault_ml.geometry import FrameXyxy, Letterbox, NetXyxy, area, iou
+from vault_ml.geometry import FrameXyxy, Letterbox, NetXyxy, area, input_wh, iou
 
 EMPTY = np.zeros((0, 4), np.float32)
 
@@ -118,3 +118,25 @@ def test_iou(
 def test_iou_of_another_shape_is_refused(a: tuple[int, ...], b: tuple[int, ...], name: str) -> None:
     with pytest.raises(ValueError, match=rf"{name}: expected shape \(n, 4\)"):
         iou(np.zeros(a, np.float32), np.zeros(b, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("frame_wh", "net_wh", "expected"),
+    [
+        ((1920, 1080), (608, 608), (608, 352)),
+        ((1080, 1920), (608, 608), (352, 608)),
+        ((1280, 720), (416, 416), (416, 256)),
+        ((704, 576), (608, 608), (608, 512)),
+        ((640, 640), (416, 416), (416, 416)),
+        ((4000, 10), (416, 416), (416, 32)),
+        ((64, 48), (64, 48), (64, 48)),
+    ],
+)
+def test_rectangular_input_is_no_larger_than_the_frame_needs(
+    frame_wh: tuple[int, int], net_wh: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert input_wh(frame_wh, net_wh, rect=True) == expected
+    assert input_wh(frame_wh, net_wh, rect=False) == net_wh
+    inside = Letterbox.fit(frame_wh, expected).inner_wh
+    assert inside[0] <= expected[0]
+    assert inside[1] <= expected[1]
