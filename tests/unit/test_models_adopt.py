@@ -83,7 +83,7 @@ def test_what_ultralytics_exporter_writes_is_understood(name: str, tmp_path: Pat
     model = made_ready(shared_file(f"models/onnx/{name}.onnx"), tmp_path)
     assert (model.family, model.net_wh, len(model.labels)) == ("yolov8", (640, 640), 80)
     runtime = OnnxRuntime(model.onnx, device="cpu")
-    (output,) = runtime.infer(to_tensor(np.zeros((1, 640, 640, 3), np.uint8)))
+    (output,) = runtime.infer(np.zeros((1, 640, 640, 3), np.uint8))
     assert output.shape == (1, 84, 8400)
     runtime.close()
 
@@ -214,7 +214,7 @@ def test_weights_beside_the_file_come_along(tmp_path: Path) -> None:
     onnx.save(onnx.load(inside), folder / "m.onnx", save_as_external_data=True, size_threshold=0)
     model = made_ready(folder / "m.onnx", tmp_path / "cache")
     runtime = OnnxRuntime(model.onnx, device="cpu", threads=1)
-    (output,) = runtime.infer(np.ones((1, 3, NET_WH[1], NET_WH[0]), np.float32))
+    (output,) = runtime.infer(np.full((1, NET_WH[1], NET_WH[0], 3), 255, np.uint8))
     assert output[0, 4:, 5].tolist() == [1, 1, 1]
     runtime.close()
     for weights in folder.iterdir():
