@@ -576,6 +576,7 @@ def _pipeline_options(chosen: Settings, interest: Interest, plan: RuntimePlan) -
         ),
         ranges_from_bytes=_ranges_from_bytes(chosen),
         growth_patience_s=chosen.recording_growth_timeout_s,
+        uses_motion_region=chosen.motion_region,
     )
 
 
@@ -600,6 +601,7 @@ def _more(chosen: Settings, plan: RuntimePlan) -> tuple[tuple[str, str], ...]:
             ("static_distance", chosen.min_static_distance and str(chosen.min_static_distance)),
             ("min_detections", chosen.min_detections > 1 and str(chosen.min_detections)),
             ("static_memory", chosen.static_memory and "on"),
+            ("motion_region", chosen.motion_region and "on"),
             ("words", words is not None and json.dumps(words, sort_keys=True)),
             ("zones", chosen.zones and hashlib.sha256(chosen.zones.read_bytes()).hexdigest()),
         )

@@ -48,6 +48,7 @@ CREDENTIAL_PATHS: tuple[tuple[str, ...], ...] = (
     ("payload", "signedUrl"),
     ("signedUrl",),
     ("storage",),  # a workflow run's
+    ("user", "storage"),
 )
 
 
@@ -90,6 +91,10 @@ class RecordingEvent:
         trace_id: OpenTelemetry's id of the upload.
         storage: the Vault that holds the recording, where the event brings its address and keys
             (the Kerberos Hub pipeline).
+        motion_region: where the agent saw motion, as it wrote it; None where no motion began the
+            recording.
+        is_workflow_run: it is Kerberos Hub's message to a workflow's worker, which wants its own
+            kind of answer.
     """
 
     key: str
@@ -108,6 +113,8 @@ class RecordingEvent:
     signed_url: str | None = field(default=None, repr=False)
     trace_id: str | None = None
     storage: Storage | None = field(default=None, repr=False)
+    motion_region: str | None = None
+    is_workflow_run: bool = False
 
     def without_credentials(self) -> str:
         """The event's text without credentials and signed links, otherwise as it came."""
@@ -130,11 +137,16 @@ def parse(body: bytes) -> RecordingEvent:
         raise MalformedEvent("the event is not valid JSON") from None
     if not isinstance(document, dict):
         raise MalformedEvent("the event is not a JSON object")
+    is_run = "runId" in document and "payload" not in document
     try:
-        wire = EventMessage.model_validate(document)
+        if is_run:
+            run = WorkflowRun.model_validate(document)
+            wire = EventMessage.model_validate(run.as_event(document))
+        else:
+            wire = EventMessage.model_validate(document)
     except ValidationError as invalid:
         raise MalformedEvent(_what_is_missing(invalid)) from None
-    return _event(wire, text, document)
+    return _event(wire, text, document, is_workflow_run=is_run)
 
 
 def _text(body: bytes) -> str:
@@ -148,7 +160,9 @@ def _text(body: bytes) -> str:
         raise MalformedEvent("the event is not UTF-8 text") from None
 
 
-def _event(wire: EventMessage, text: str, document: dict[str, Any]) -> RecordingEvent:
+def _event(
+    wire: EventMessage, text: str, document: dict[str, Any], *, is_workflow_run: bool
+) -> RecordingEvent:
     payload, metadata = wire.payload, wire.payload.metadata
     name = parse_file_name(payload.key)
     camera = metadata.instance_name or payload.device_name or (name.device if name else None)
@@ -174,7 +188,16 @@ def _event(wire: EventMessage, text: str, document: dict[str, Any]) -> Recording
         signed_url=payload.signed_url,
         trace_id=wire.trace_id,
         storage=_storage(wire),
+        motion_region=_motion_region(metadata.region, name),
+        is_workflow_run=is_workflow_run,
     )
+
+
+def _motion_region(told: str | None, name: RecordingName | None) -> str | None:
+    """Where the agent saw motion; None for a continuous recording, which no motion began."""
+    if name is not None and name.changes < 0:
+        return None
+    return told or (name.region if name is not None else None)
 
 
 def _storage(wire: EventMessage) -> Storage | None:
@@ -295,6 +318,11 @@ class Metadata(_Wire):
     )
     duration_ms: _Whole = Field(None, alias="duration", description="Length, milliseconds.")
     fps: _Fps = Field(None, description="Frames per second.")
+    region: _Text = Field(
+        None,
+        alias="event-regioncoordinates",
+        description="Where motion was seen: x1-y1-x2-y2, or x-y-width-height from newer agents.",
+    )
 
 
 class Payload(_Wire):
@@ -391,6 +419,40 @@ class EventMessage(_Wire):
         alias="monitorStage",
         description="Of the Hub pipeline: the user, and the Vault that holds the recording.",
     )
+
+
+class RunDevice(_Wire):
+    """The camera of a workflow run, and where its recordings are."""
+
+    key: _Text = Field(None, alias="deviceKey", description="The camera's key.")
+    name: _Text = Field(None, alias="deviceName", description="The camera's name.")
+    provider: _Name = Field(description="The storage provider that holds the recording.")
+    storage_solution: _Text = Field(
+        None, alias="storageSolution", description="The storage solution, such as kstorage."
+    )
+
+
+class WorkflowRun(_Wire):
+    """The message by which Kerberos Hub hands a recording to a workflow's worker."""
+
+    key: _Key = Field(description="Name of the recording in its storage provider.")
+    run_id: _Name = Field(alias="runId", description="Hub's name for this run.")
+    device: RunDevice = Field(description="The camera.")
+
+    def as_event(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """The same as an event that Kerberos Vault would send."""
+        camera = self.device.key or self.device.name
+        return {
+            "source": self.device.provider,
+            "provider": self.device.storage_solution,
+            "traceId": document.get("traceId"),
+            "storage": document.get("storage"),
+            "payload": {
+                "key": self.key,
+                "signedUrl": document.get("signedUrl"),
+                "metadata": {"event-instancename": camera} if camera else {},
+            },
+        }
 
 
 def event_schema() -> dict[str, Any]:

@@ -19,6 +19,7 @@ from vault_ml.errors import RecordingIncomplete
 from vault_ml.event import RecordingEvent
 from vault_ml.failpoints import reach
 from vault_ml.interest.judging import Interest
+from vault_ml.interest.motion_region import apart
 from vault_ml.models.prepare import PreparedModel
 from vault_ml.outage import Outages
 from vault_ml.result import (
@@ -97,6 +98,7 @@ class PipelineOptions:
             recordings whole.
         rect: network inputs as small as the frames' shapes allow, instead of one square.
         runtime: what stands for the runtime in run ids; None for what really runs.
+        uses_motion_region: only what touches the event's motion region counts, where it has one.
         growth_patience_s: how long a recording that is shorter than its event says may grow.
     """
 
@@ -114,6 +116,7 @@ class PipelineOptions:
     rect: bool = False
     runtime: str | None = None
     growth_patience_s: float = 300.0
+    uses_motion_region: bool = False
 
 
 class Pipeline:
@@ -260,6 +263,11 @@ class Pipeline:
             self._options.rules,
             frame_wh=size_wh,
             known=known,
+            elsewhere=(
+                apart(event.motion_region, looked_at.tracks, size_wh)
+                if self._options.uses_motion_region
+                else None
+            ),
         )
 
     def _result(

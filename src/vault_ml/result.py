@@ -249,6 +249,9 @@ def build_result(
     `data` and `operation` replace what the event has under these names, or follow at the end; of an
     event's `data` object, what other services put there stays.
 
+    A workflow run is answered in Kerberos Hub's own way, whatever the profile: the same envelope
+    with the block of detections as its `payload`, or where there is none with `results[operation]`.
+
     Args:
         event: what was asked.
         looked_at: every looked-at frame in order of time. Those with no object are counted in
@@ -264,10 +267,16 @@ def build_result(
     """
     if not looked_at:
         raise ValueError("no frame was looked at")
+    if event.is_workflow_run:
+        bodies = _run_answers(event, looked_at, run, options, tracks, block)
+    else:
+        bodies = (
+            (left_out, _message(event, data, carried, options.profile))
+            for left_out, data, carried in _versions(looked_at, run, options, tracks, block)
+        )
     wanted_bytes: int | None = None
     body = b""
-    for left_out, data, carried in _versions(looked_at, run, options, tracks, block):
-        body = _message(event, data, carried, options.profile)
+    for left_out, body in bodies:
         if len(body) <= options.max_bytes:
             return Result(
                 body,
@@ -413,6 +422,37 @@ def _message(
     return json_text.join(parts).encode()
 
 
+def _run_answers(
+    event: RecordingEvent,
+    looked_at: Sequence[LookedAtFrame],
+    run: Run,
+    options: ResultOptions,
+    tracks: Sequence[JudgedTrack],
+    block: Mapping[str, Any] | None,
+) -> Iterator[tuple[str | None, bytes]]:
+    """A workflow run's answer: of the two ways to answer it always takes exactly one."""
+    parts = json_text.members(event.without_credentials())
+    if block is not None:
+        payload = json_text.member("payload", _blocks(block))
+        yield None, json_text.join(_placed(parts, payload)).encode()
+    operation = event.document.get("operation")
+    name = operation if isinstance(operation, str) and operation else hub.OPERATION
+    left_out = None if block is None else "the block of detections"
+    for points in (None, *_OUTLINES):
+        data = _hub_data(looked_at, run, options, tracks, most_points=points)
+        if points is not None:
+            left_out = f"all but {points} points of each object's way"
+        given = _last_value(parts, "results")
+        others = json_text.members(given) if given and given.startswith("{") else []
+        results = json_text.join(_placed(others, json_text.member(name, data)))
+        placed = _placed(parts, json_text.Member("results", '"results"', results))
+        yield left_out, json_text.join(placed).encode()
+
+
+def _blocks(block: Mapping[str, Any]) -> dict[str, Any]:
+    return {"blocks": [{"type": "detection", "data": block}]}
+
+
 def _carrying(payload: str | None, block: Mapping[str, Any] | None) -> str:
     """The event's payload with our block as its `result`, Hub's channel for typed results.
 
@@ -422,8 +462,7 @@ def _carrying(payload: str | None, block: Mapping[str, Any] | None) -> str:
     parts = json_text.members(payload or "{}")
     if block is None:
         return json_text.join(part for part in parts if part.name != "result")
-    result = {"blocks": [{"type": "detection", "data": block}]}
-    return json_text.join(_placed(parts, json_text.member("result", result)))
+    return json_text.join(_placed(parts, json_text.member("result", _blocks(block))))
 
 
 def _run_document(

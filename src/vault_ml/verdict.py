@@ -26,7 +26,9 @@ class Exclusion(StrEnum):
     NO_INTEREST = "no_interest"
     """Its class, confidence, size or place was never of interest."""
     KNOWN = "known"
-    """It stood there in earlier recordings, or has nothing to do with the motion."""
+    """It stood there in earlier recordings."""
+    ELSEWHERE = "elsewhere"
+    """It has nothing to do with the motion that the event is about."""
     STILL = "still"
     """It did not get as far as MOVE_DISTANCE or MIN_STATIC_DISTANCE ask for."""
 
@@ -116,6 +118,7 @@ def judge(
     *,
     frame_wh: tuple[int, int],
     known: Mapping[int, str] | None = None,
+    elsewhere: Mapping[int, str] | None = None,
 ) -> Verdict:
     """Count the objects of interest and compare with the threshold.
 
@@ -129,13 +132,16 @@ def judge(
         rules: what makes a recording interesting.
         frame_wh: size of the frames, pixels.
         known: by id, objects that do not count because they were there before, and why.
+        elsewhere: by id, objects that do not count because they have nothing to do with the motion.
 
     Raises:
         ValueError: no frame was looked at, about which nothing can be said.
     """
     if not frames:
         raise ValueError("no frame was looked at")
-    judged = tuple(_judged(track, reasons, rules, frame_wh, known or {}) for track in tracks)
+    judged = tuple(
+        _judged(track, reasons, rules, frame_wh, known or {}, elsewhere or {}) for track in tracks
+    )
     if rules.asks_for_movement:
         count = sum(each.exclusion is None for each in judged)
     else:
@@ -159,6 +165,7 @@ def _judged(
     rules: Rules,
     frame_wh: tuple[int, int],
     known: Mapping[int, str],
+    elsewhere: Mapping[int, str],
 ) -> JudgedTrack:
     way = travel(track)
     missing = []
@@ -186,6 +193,8 @@ def _judged(
     # The more telling of two: which object it is, not only that it stood.
     if track.id in known and exclusion in {None, Exclusion.STILL}:
         exclusion, reason = Exclusion.KNOWN, known[track.id]
+    if track.id in elsewhere and exclusion is None:
+        exclusion, reason = Exclusion.ELSEWHERE, elsewhere[track.id]
     return JudgedTrack(track, way.travelled_px, way.displacement_px, is_static, exclusion, reason)
 
 

@@ -69,6 +69,27 @@ PIPELINE_EVENT: Mapping[str, Kind] = {
     "data": ("map", "raw"),
 }
 
+# A workflow run, as it goes to a worker and comes back.
+WORKFLOW_RUN: Mapping[str, Kind] = {
+    "operation": "string",
+    "runId": "string",
+    "key": "string",
+    "traceId": "string",
+    "workflowId": "string",
+    "workflowName": "string",
+    "user": ("map", "raw"),
+    "device": {
+        "deviceKey": "string",
+        "deviceName": "string",
+        "provider": "string",
+        "storageSolution": "string",
+        "siteIds": ["string"],
+    },
+    "inputs": ("map", "raw"),
+    "results": ("map", "raw"),
+    "payload": {"blocks": [{"type": "string", "data": "raw"}]},
+}
+
 BOX: Mapping[str, Kind] = {
     "frame": "int64",
     "timestampMs": "int64",

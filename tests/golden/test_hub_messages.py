@@ -17,11 +17,12 @@ from golden.go_structs import (
     CLASSIFY_DETAILS,
     DETECTIONS,
     PIPELINE_EVENT,
+    WORKFLOW_RUN,
     Refused,
     decode,
 )
 from vault_ml.detection import Detections
-from vault_ml.errors import MessageTooLarge
+from vault_ml.errors import MalformedEvent, MessageTooLarge
 from vault_ml.event import parse
 from vault_ml.geometry import FrameXyxy
 from vault_ml.hub.classify import ClassifyDetails
@@ -269,3 +270,98 @@ def test_the_decoder_refuses_what_gos_does(name: str, value: object) -> None:
     target[name] = value
     with pytest.raises(Refused):
         decode(wrong, CLASSIFY_DATA)
+
+
+# --- workflow runs --------------------------------------------------------------------------------
+
+WORKFLOW: dict[str, Any] = {
+    "operation": "vehicles",
+    "runId": "run-7",
+    "key": "user/1750000000_3-737_key1_10-20-300-200_412_30000.mp4",
+    "traceId": "4bf92f3577b34da6a3ce929d0e0e4736",
+    "workflowId": "w1",
+    "workflowName": "cars at the gate",
+    "user": {"username": "u", "storage": {"uri": "https://canary.example", "secret_key": "canary"}},
+    "device": {
+        "deviceKey": "key1",
+        "deviceName": "gate",
+        "provider": "azure-1",
+        "storageSolution": "kstorage",
+        "siteIds": ["s1"],
+    },
+    "inputs": {"sensitivity": 3},
+    "results": {"anpr": {"plates": []}},
+    "storage": {
+        "uri": "https://canary.example",
+        "accessKey": "canary-key",
+        "secret": "canary-secret",
+        "vaultOverrideUri": "https://override.example",
+        "vaultOverrideAccessKey": "canary-own",
+        "vaultOverrideSecret": "canary-own-secret",
+        "vaultOverrideProvider": "minio",
+    },
+    "signedUrl": "https://storage.example/canary?sig=canary",
+}
+
+
+def test_a_workflow_run_is_an_event() -> None:
+    event = parse(json.dumps(WORKFLOW).encode())
+    assert (event.key, event.source, event.provider) == (WORKFLOW["key"], "azure-1", "kstorage")
+    assert (event.camera, event.timestamp) == ("key1", 1750000000)
+    assert event.trace_id == WORKFLOW["traceId"]
+    assert event.signed_url == WORKFLOW["signedUrl"]
+    assert event.storage is not None
+    assert (event.storage.uri, event.storage.provider) == ("https://override.example", "minio")
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"), [("device", "has no device"), ("key", "has no key")]
+)
+def test_a_workflow_run_that_names_no_recording_says_what_it_lacks(
+    missing: str, sentence: str
+) -> None:
+    run = {name: value for name, value in WORKFLOW.items() if name != missing}
+    with pytest.raises(MalformedEvent, match=sentence):
+        parse(json.dumps(run).encode())
+
+
+@pytest.mark.parametrize("profile", list(Profile))
+def test_a_workflow_run_is_answered_with_its_envelope_and_a_block(profile: Profile) -> None:
+    result = build(WORKFLOW, ResultOptions(profile=profile))
+    assert b"canary" not in result.body
+    document = json.loads(result.body)
+    decode(document, WORKFLOW_RUN)
+    for name in set(WORKFLOW) - {"user", "storage", "signedUrl"}:
+        assert document[name] == WORKFLOW[name], "all else is echoed"
+    assert document["user"] == {"username": "u"}
+    assert not {"storage", "signedUrl", "data"} & set(document)
+    (block,) = document["payload"]["blocks"]
+    assert block["type"] == "detection"
+    decode(block["data"], DETECTIONS)
+
+
+def test_a_workflow_run_without_objects_or_with_too_many_is_answered_by_its_results() -> None:
+    event = parse(json.dumps(WORKFLOW).encode())
+    nothing = [LookedAtFrame(0, 0.0, Detections.none(LABELS))]
+    document = json.loads(build_result(event, nothing, RUN, HUB).body)
+    decode(document, WORKFLOW_RUN)
+    assert "payload" not in document, "Hub refuses a block without tracks"
+    assert document["results"] == {
+        "anpr": {"plates": []},
+        "vehicles": {"objectCount": 0, "properties": [], "details": []},
+    }
+    full = build(WORKFLOW, count=300)
+    said = []
+    max_bytes = len(full.body)
+    for _ in range(4):
+        max_bytes -= 1
+        less = build(WORKFLOW, dataclasses.replace(HUB, max_bytes=max_bytes), count=300)
+        document = json.loads(less.body)
+        assert "payload" not in document
+        decode(document["results"]["vehicles"], CLASSIFY_DATA)
+        said.append(less.left_out and less.left_out.partition(" was left out")[0])
+        max_bytes = len(less.body)
+    assert said == [
+        "the block of detections",
+        *(f"all but {points} points of each object's way" for points in (50, 10, 2)),
+    ]

@@ -34,7 +34,7 @@ from vault_ml.vault.addresses import Origins
 # Names that the successors of the original use. Ours, the original's, wins when both are set.
 ALIASES: dict[str, tuple[str, ...]] = {
     "queue_name": ("KAFKA_QUEUE_NAME",),
-    "queue_target": ("TARGET_QUEUE_NAME",),
+    "queue_target": ("TARGET_QUEUE_NAME", "WORKFLOWS_QUEUE"),
     "aws_region": ("AWS_DEFAULT_REGION",),
     "rabbitmq_host": ("QUEUE_HOST",),
     "rabbitmq_exchange": ("QUEUE_EXCHANGE",),
@@ -97,7 +97,7 @@ _OWNED_KAFKA_OPTIONS: dict[str, str] = {
 
 _BROKER = re.compile(r"(?:[A-Za-z_]+://)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
 # Of Hub's pipeline; `.fifo` is part of the name on every broker.
-_HUB_QUEUE = re.compile(r"kcloud-[a-z0-9-]+-queue(\.fifo)?")
+_HUB_QUEUE = re.compile(r"(kcloud-[a-z0-9-]+|hub-workflows)-queue(\.fifo)?")
 # What NUMBER_OF_PREDICTIONS and CLASSIFICATION_FPS are when unset. A hundred frames of YOLOv3's
 # size are 110 MB of memory for each recording in flight.
 _FRAMES, _MOST_FRAMES, _FRAMES_PER_S = 5, 100, 3.0
@@ -438,6 +438,12 @@ class Settings(BaseSettings):
         None,
         description="YAML file with zones, masks, labels, confidences and sizes of interest for "
         "each camera. `vault-ml zones` checks and draws it.",
+    )
+    motion_region: bool = Field(
+        False,
+        description="Count only objects whose boxes touch the motion region that the event names. "
+        "Where it names none (a continuous recording), or one that does not fit the picture, all "
+        "count.",
     )
     move_distance: Annotated[Distance | None, BeforeValidator(_distance)] = Field(
         None,
