@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -14,6 +16,7 @@ from connected.start_kafka import Address, ApacheKafka
 from contract.kafka_system import SaidLog
 from vault_ml.brokers.kafka import KafkaBrowser, KafkaConsumer, KafkaOptions, KafkaProducer
 
+MADE_WITHIN_S = 60.0
 QUIET = logging.Logger("quiet")  # noqa: LOG001  for clients of the tests' own
 
 
@@ -43,8 +46,18 @@ class ApacheKafkaSystem:
     def new_queue(self, partitions: int = 1) -> str:
         name = f"vault-ml-test-{uuid.uuid4().hex[:8]}"
         admin = AdminClient(self.options().connection(), logger=QUIET)
-        admin.create_topics([NewTopic(name, partitions)])[name].result(20)
-        return name
+        deadline = time.monotonic() + MADE_WITHIN_S
+        while True:
+            try:
+                admin.create_topics([NewTopic(name, partitions)])[name].result(20)
+            except KafkaException as error:
+                # A node that started, or got no processor, a moment ago is fenced off by itself.
+                is_fenced = error.args[0].code() == KafkaError.INVALID_REPLICATION_FACTOR
+                if not is_fenced or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+            else:
+                return name
 
     def consumer(self, queue: str) -> KafkaConsumer:
         return KafkaConsumer(self.options(), queue, log=self.log)
