@@ -203,6 +203,12 @@ class Link:
             self.call(self._close)
         try:
             loop.start()
+        except (ValueError, OSError) as error:
+            # What pika raises, and tells no callback, when the other side is gone between the
+            # connection and the first word on it.
+            if was_open:
+                raise
+            trouble = pika.exceptions.AMQPConnectionError(str(error))
         finally:
             with self._lock:
                 self._loop = self._connection = None

@@ -167,6 +167,8 @@ class RabbitProducer:
             try:
                 sending.confirmed.result(max(0.0, min(left, _SLICE_S)))
             except FutureTimeout:
+                if self._link.crash is not None:
+                    raise RuntimeError("the RabbitMQ producer thread died") from self._link.crash
                 if refusal := self._status.refusal():
                     self._abandon(sending)
                     raise refusal from None
