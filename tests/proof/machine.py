@@ -38,7 +38,7 @@ _STOP_WITHIN_S = 180.0  # who does not end by then hangs; the drain of a worker 
 
 @dataclass(frozen=True)
 class Limits:
-    """How patient the machine is, in seconds in which the workers could run (see `patience`).
+    """How patient the machine is, in seconds in which all could run (see `patience`).
 
     Attributes:
         quiet_s: without any new outcome for so long, with nothing being done to the system, the
@@ -116,7 +116,8 @@ class _Run:
         self._shown = {"results": 0, "letters": 0}
         self._outcomes: set[str] = set()
         self._ask_again_at = 0.0
-        self._patience = Patience(self._workers.pids)
+        # Ourselves and whom we started: workers, the broker, and who reads the results.
+        self._patience = Patience(lambda: [os.getpid()])
 
     def _variables(self, model: Path, folder: Path) -> dict[str, str]:
         duty = self._plan.duty
