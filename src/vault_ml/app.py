@@ -613,8 +613,8 @@ def _ranges_from_bytes(chosen: Settings) -> int | None:
     """From which size on recordings are fetched by ranges; None for never."""
     if chosen.fetch == "ranges":
         return 0
-    # Exact frames need whole groups of pictures: most of a recording.
-    is_worth_it = chosen.fetch == "auto" and chosen.sampling == "keyframe"
+    # Exact frames need whole groups of pictures: most of a recording. Adaptive ones need some.
+    is_worth_it = chosen.fetch == "auto" and chosen.sampling in ("keyframe", "adaptive")
     return _RANGES_FROM_BYTES if is_worth_it else None
 
 

@@ -70,3 +70,21 @@ def parse_file_name(key: str) -> RecordingName | None:
         changes=int(changes),
         token=int(token),
     )
+
+
+def motion_box(region: str) -> tuple[int, int, int, int] | None:
+    """Where the camera saw motion: a box around both ways in which a region may be meant.
+
+    Returns:
+        x1, y1, x2, y2 in pixels of what the camera watched; None where there is no region.
+
+    >>> motion_box("200-200-400-400")
+    (200, 200, 600, 600)
+    """
+    numbers = region.split("-")
+    if len(numbers) != 4 or not all(_INTEGER.fullmatch(number) for number in numbers):
+        return None
+    x, y, third, fourth = (int(number) for number in numbers)
+    if third <= 0 or fourth <= 0:
+        return None
+    return x, y, x + third, y + fourth

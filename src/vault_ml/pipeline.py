@@ -18,6 +18,7 @@ from vault_ml.detector_process import DetectorProcess
 from vault_ml.errors import RecordingIncomplete
 from vault_ml.event import RecordingEvent
 from vault_ml.failpoints import reach
+from vault_ml.file_name import motion_box
 from vault_ml.interest.judging import Interest
 from vault_ml.interest.motion_region import apart
 from vault_ml.models.prepare import PreparedModel
@@ -30,6 +31,7 @@ from vault_ml.result import (
     RunRecording,
     block_of,
     build_result,
+    choice_of,
     message_headers,
     message_key,
 )
@@ -212,6 +214,7 @@ class Pipeline:
                     frames=self._options.frames,
                     sampling=self._options.sampling,
                     frames_per_s=self._options.frames_per_s,
+                    region=_motion_box(event),
                     net_wh=self._model.net_wh,
                     placing=self._model.placing,
                     rect=self._options.rect,
@@ -244,12 +247,15 @@ class Pipeline:
             decoded.frames[0].size_wh,
             decoded.frames[0].letterbox.net_wh,
             tuple(
-                LookedAtFrame(frame.index, frame.timestamp_s, detections, frame.number, ids)
+                LookedAtFrame(
+                    frame.index, frame.timestamp_s, detections, frame.number, ids, frame.why
+                )
                 for frame, detections, ids in zip(decoded.frames, seen, followed.ids, strict=True)
             ),
             followed.tracks,
             is_partial=decoded.partial,
             seconds_covered=decoded.duration_s,
+            left_out=decoded.left_out,
         )
 
     def _judge(self, event: RecordingEvent, looked_at: _LookedAt) -> Verdict:
@@ -294,6 +300,7 @@ class Pipeline:
             device=info.device,
             precision=info.precision,
             sampling=str(options.sampling),
+            choice=choice_of(looked_at.frames, looked_at.left_out),
             recording=RunRecording(
                 bytes_fetched=recording.fetched_bytes,
                 size_bytes=recording.size_bytes,
@@ -369,3 +376,8 @@ class _LookedAt:
     tracks: tuple[Track, ...]
     is_partial: bool
     seconds_covered: float | None
+    left_out: tuple[tuple[float, float], ...]
+
+
+def _motion_box(event: RecordingEvent) -> tuple[int, int, int, int] | None:
+    return None if event.file_name is None else motion_box(event.file_name.region)

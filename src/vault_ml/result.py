@@ -46,6 +46,7 @@ class LookedAtFrame:
         number: which picture of the recording it is, from 0.
         track_ids: for each detection, the object it belongs to; empty where objects were not
             followed.
+        why: what spoke for it, where frames are chosen by what happens.
     """
 
     index: int
@@ -53,6 +54,7 @@ class LookedAtFrame:
     detections: Detections
     number: int = 0
     track_ids: tuple[int, ...] = ()
+    why: str | None = None
 
 
 class Profile(StrEnum):
@@ -123,6 +125,33 @@ class RunTrack:
 
 
 @dataclass(frozen=True, slots=True)
+class RunLeftOut:
+    """A frame that was decoded and showed nothing new."""
+
+    __pydantic_config__: ClassVar[Mapping[str, bool]] = _DOCUMENTED
+
+    timestamp_s: float
+    """Its time in the recording, seconds."""
+    same_as_s: float
+    """The time of the looked-at frame that shows the same, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunChoice:
+    """Which frames `adaptive` chose, and why."""
+
+    __pydantic_config__: ClassVar[Mapping[str, bool]] = _DOCUMENTED
+
+    timestamps_s: list[float]
+    """The time of each looked-at frame, those without objects included, seconds."""
+    reasons: list[str]
+    """What spoke for it: `motion` (the frames around it are larger than quiet ones), `change` (a
+    keyframe that shows what no other did) or `spread` (nothing: so that no part goes unseen)."""
+    left_out: list[RunLeftOut]
+    """Frames that were not looked at because another shows the same."""
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """How a recording was looked at: `data.run` but for the frames, which `build_result` adds."""
 
@@ -151,9 +180,11 @@ class Run:
     precision: str
     """Number format of the network."""
     sampling: str
-    """How frames were chosen: `keyframe`, `exact` or `fps`."""
+    """How frames were chosen: `keyframe`, `exact`, `fps` or `adaptive`."""
     recording: RunRecording
     """The recording that was looked at."""
+    choice: RunChoice | None = field(default=None, kw_only=True)
+    """With `adaptive`: which frames were chosen, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -480,6 +511,27 @@ def _run_document(
         tracks=[_run_track(each) for each in tracks],
     )
     return asdict(document)
+
+
+def choice_of(
+    looked_at: Sequence[LookedAtFrame], left_out: Sequence[tuple[float, float]]
+) -> RunChoice | None:
+    """What is said of the choice of frames; None where they were evenly spread.
+
+    Args:
+        looked_at: every looked-at frame.
+        left_out: times of frames that show what another does, and of the other, seconds.
+    """
+    if all(frame.why is None for frame in looked_at):
+        return None
+    return RunChoice(
+        timestamps_s=[round(frame.timestamp_s, _TIMESTAMP_DIGITS) for frame in looked_at],
+        reasons=[frame.why or "" for frame in looked_at],
+        left_out=[
+            RunLeftOut(round(time, _TIMESTAMP_DIGITS), round(same, _TIMESTAMP_DIGITS))
+            for time, same in left_out
+        ],
+    )
 
 
 def _run_track(judged: JudgedTrack) -> RunTrack:

@@ -54,6 +54,12 @@ def test_a_recording_that_was_cut_off_is_partial(
     assert checked({"frames": [frame()], "is_partial": said}, shared, LIMITS).is_partial is partial
 
 
+def test_reasons_and_what_was_left_out_are_told(shared: SharedFrames) -> None:
+    answer = {"frames": [frame() | {"why": "motion"}], "left_out": [[3.5, 0.0]]}
+    seen = checked(answer, shared, LIMITS)
+    assert (seen.frames[0].why, seen.left_out) == ("motion", ((3.5, 0.0),))
+
+
 @pytest.mark.parametrize("reason", list(Reason))
 def test_a_refusal_is_raised_with_its_facts(shared: SharedFrames, reason: Reason) -> None:
     answer = {"refused": reason.value, "codec": "vp9", "size_wh": [9, 8], "seconds": 7}
@@ -69,6 +75,11 @@ def test_a_refusal_is_raised_with_its_facts(shared: SharedFrames, reason: Reason
     [
         pytest.param({}, id="nothing"),
         pytest.param({"frames": []}, id="no frame"),
+        pytest.param({"frames": [frame() | {"why": "<script>"}]}, id="a reason of its own"),
+        pytest.param({"frames": [frame()], "left_out": 5}, id="left out is a number"),
+        pytest.param({"frames": [frame()], "left_out": [[1]]}, id="left out without another"),
+        pytest.param({"frames": [frame()], "left_out": [[1, "x"]]}, id="left out of a word"),
+        pytest.param({"frames": [frame()], "left_out": [[1, 0]] * 9}, id="more left out than room"),
         pytest.param({"frames": 5}, id="frames is a number"),
         pytest.param({"frames": ["x"]}, id="a frame is a string"),
         pytest.param({"frames": [frame(i) for i in range(4)]}, id="more than there is room for"),

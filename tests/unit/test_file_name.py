@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from vault_ml.file_name import RecordingName, parse_file_name
+from vault_ml.file_name import RecordingName, motion_box, parse_file_name
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,20 @@ def test_a_name_without_directory_is_read() -> None:
     name = parse_file_name("1_3-737_gate_1-2-3-4_-1_30000.mp4")
     assert name is not None
     assert name.directory == ""
+
+
+@pytest.mark.parametrize(
+    ("region", "box"),
+    [
+        pytest.param("200-200-400-400", (200, 200, 600, 600), id="both-readings"),
+        pytest.param("0-0-0-0", None, id="none"),
+        pytest.param("5-5-0-9", None, id="flat"),
+        pytest.param("5-5-9-0", None, id="narrow"),
+        pytest.param("1-2-3", None, id="short"),
+        pytest.param("a-b-c-d", None, id="words"),
+    ],
+)
+def test_a_motion_region_is_the_box_around_both_readings(
+    region: str, box: tuple[int, int, int, int] | None
+) -> None:
+    assert motion_box(region) == box

@@ -20,6 +20,7 @@ from vault_ml.result import (
     RunModel,
     RunRecording,
     build_result,
+    choice_of,
     message_headers,
     message_key,
 )
@@ -250,3 +251,23 @@ def test_every_property_of_the_schema_is_described() -> None:
     for kind, definition in schema["$defs"].items():
         for name, properties in definition["properties"].items():
             assert "description" in properties or "$ref" in properties, f"{kind}.{name}"
+
+
+def test_evenly_spread_frames_need_no_reasons() -> None:
+    assert choice_of([NOTHING, CAR], []) is None
+    document = build(EVENT, NOTHING, CAR, options=ResultOptions())
+    assert document["data"]["run"]["choice"] is None
+
+
+def test_adaptive_frames_say_what_spoke_for_them() -> None:
+    chosen = [dataclasses.replace(NOTHING, why="spread"), dataclasses.replace(CAR, why="motion")]
+    run = dataclasses.replace(
+        RUN, sampling="adaptive", choice=choice_of(chosen, [(1.00000001, 0.5)])
+    )
+    document = json.loads(build_result(parse(EVENT), chosen, run, ResultOptions()).body)
+    jsonschema.validate(document, result_schema())
+    assert document["data"]["run"]["choice"] == {
+        "timestamps_s": [0.5, 2.2],
+        "reasons": ["spread", "motion"],
+        "left_out": [{"timestamp_s": 1.0, "same_as_s": 0.5}],
+    }

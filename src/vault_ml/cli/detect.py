@@ -54,8 +54,9 @@ def detect(
     sampling: Annotated[
         str,
         typer.Option(
-            envvar="FRAME_SAMPLING", metavar="keyframe|exact",
-            help="Take the nearest key frame, or the frame at the exact time.",
+            envvar="FRAME_SAMPLING", metavar="keyframe|exact|adaptive",
+            help="Take the nearest key frame, the frame at the exact time, or those where "
+            "something happens.",
         ),
     ] = "keyframe",
     annotate: Annotated[

@@ -74,9 +74,6 @@ DEFAULT_TEXT: dict[str, str] = {
 # Values that are understood but whose feature is not built. Taking them silently would be a lie.
 # Field -> value -> what to do instead.
 NOT_YET: dict[str, dict[str, str]] = {
-    "frame_sampling": {
-        "adaptive": "use keyframe, exact or fps",
-    },
     "runtime": {"triton": "use auto, or one of the others"},
     "result_profile": {"both": "use vault or hub"},
 }
@@ -397,11 +394,11 @@ class Settings(BaseSettings):
         description="How many frames of a recording are looked at, spread evenly over all of it. "
         "With FRAME_SAMPLING=fps at most so many.",
     )
-    frame_sampling: Literal["keyframe", "exact", "fps"] | None = Field(
+    frame_sampling: Literal["keyframe", "exact", "fps", "adaptive"] | None = Field(
         None,
         description="`keyframe` takes the key frame nearest to each wanted time (much less "
         "decoding), `exact` the frame at that time, `fps` CLASSIFICATION_FPS frames of each "
-        "second, for following objects closely.",
+        "second, for following objects closely, `adaptive` more of them where something happens.",
     )
     classification_fps: Annotated[float | None, Field(gt=0, le=60, allow_inf_nan=False)] = Field(
         None,

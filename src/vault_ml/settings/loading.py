@@ -432,7 +432,7 @@ def _looking_contradictions(found: Mapping[str, Given]) -> dict[str, str]:
     if (
         "classification_fps" in found
         and sampling
-        and sampling.text.lower() in {"keyframe", "exact"}
+        and sampling.text.lower() in {"keyframe", "exact", "adaptive"}
     ):
         problems["classification_fps"] = (
             f"CLASSIFICATION_FPS: FRAME_SAMPLING={sampling.text} does not look at so many frames "

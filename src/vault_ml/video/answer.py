@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vault_ml.geometry import DARKNET_PLACING, Letterbox, Placing, input_wh
+from vault_ml.video.adaptive import Why
 from vault_ml.video.frame import Frame
 from vault_ml.video.limits import DecodeLimits, Reason, Refused
 from vault_ml.video.shared_frames import SharedFrames
@@ -30,11 +31,13 @@ class Seen:
         frames: in order of time; at least one.
         duration_s: presentation time of all that is there, seconds; None where unknown.
         is_partial: the recording was cut off, or is damaged from some place on.
+        left_out: pictures that show what a looked-at one does: their time and the other's, seconds.
     """
 
     frames: tuple[Frame, ...]
     duration_s: float | None
     is_partial: bool
+    left_out: tuple[tuple[float, float], ...] = ()
 
 
 def checked(
@@ -76,14 +79,30 @@ def checked(
             raise Nonsense("size of a frame")
         wanted_wh = input_wh((width, height), shared.net_wh, rect=rect)
         letterbox = Letterbox.fit((width, height), wanted_wh, placing)
-        pixels = shared.picture(index, wanted_wh)
-        frames.append(Frame(index, timestamp_s, letterbox, pixels, int(number)))
+        pixels, why = shared.picture(index, wanted_wh), said.get("why")
+        if why is not None and why not in list(Why):
+            raise Nonsense("why a frame was chosen")
+        frames.append(Frame(index, timestamp_s, letterbox, pixels, int(number), why))
     duration_s = answer.get("duration_s")
     return Seen(
         tuple(frames),
         None if duration_s is None else _number(duration_s),
         answer.get("is_partial") is True,
+        _left_out(answer.get("left_out", []), shared.capacity),
     )
+
+
+def _left_out(said: object, most: int) -> tuple[tuple[float, float], ...]:
+    if not isinstance(said, list) or len(said) > most:
+        raise Nonsense("what was left out")
+    pairs = []
+    for pair in said:
+        match pair:
+            case [time, other]:
+                pairs.append((_number(time), _number(other)))
+            case _:
+                raise Nonsense("what was left out")
+    return tuple(pairs)
 
 
 def _refusal(answer: Mapping[str, Any]) -> Refused:

@@ -23,7 +23,7 @@ import ctypes
 import io
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import av
@@ -34,12 +34,13 @@ import numpy as np
 
 from vault_ml.child import Channel, ChildGone, connect
 from vault_ml.geometry import Letterbox, Placing, input_wh
+from vault_ml.video.adaptive import Likeness, choose, further
 from vault_ml.video.files import RecordingFile, SeekableFile
 from vault_ml.video.jail import Jail, confine
 from vault_ml.video.limits import DecodeLimits, Reason, Refused
 from vault_ml.video.picture import Picture, letterbox_into
 from vault_ml.video.reader import RecordingReader
-from vault_ml.video.sampling import Sampling
+from vault_ml.video.sampling import PacketIndex, Sampling
 from vault_ml.video.shared_frames import SharedFrames
 from vault_ml.video.sparse_file import SourceFailed, SparseFile
 
@@ -113,6 +114,7 @@ class _Decoder:
         frames: int,
         sampling: str,
         frames_per_s: float | None = None,
+        region: Sequence[int] | None = None,
         net_wh: tuple[int, int],
         placing: Mapping[str, Any],
         keep_pictures: bool,
@@ -126,7 +128,8 @@ class _Decoder:
             _memory_errors_refused(),
             RecordingReader(file, self._limits) as reader,
         ):
-            for picture in reader.pictures(frames, Sampling(sampling), frames_per_s):
+            chosen = Sampling(sampling)
+            for picture in reader.pictures(frames, chosen, frames_per_s, region):
                 try:
                     rgb = picture.rgb()
                 except av.error.FFmpegError:
@@ -140,17 +143,30 @@ class _Decoder:
                         "timestamp_s": picture.timestamp_s,
                         "number": picture.number,
                         "size_wh": picture.size_wh,
+                        "why": picture.why,
                     }
                 )
                 if keep_pictures:
                     self._held.append(picture)
             if not looked_at:
                 raise Refused(Reason.NOTHING_DECODES)
+            self._put_in_order(looked_at, shared)
             return {
                 "frames": looked_at,
+                "left_out": reader.left_out,
                 "duration_s": reader.duration_s,
                 "is_partial": reader.is_partial,
             }
+
+    def _put_in_order(self, looked_at: list[dict[str, Any]], shared: SharedFrames) -> None:
+        """Sort all by time: a second look may have brought what lies between."""
+        order = sorted(range(len(looked_at)), key=lambda at: looked_at[at]["timestamp_s"])
+        if order == list(range(len(order))):
+            return
+        shared.pixels[: len(order)] = shared.pixels[order]
+        looked_at[:] = [looked_at[at] for at in order]
+        if self._held:
+            self._held[:] = [self._held[at] for at in order]
 
     def _ask(self, offset: int, size: int) -> bool:
         """Have the parent put bytes into the sparse copy."""
@@ -208,9 +224,16 @@ def warm_up() -> None:
     header = struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 24, 0, len(pixels), 0, 0, 0, 0)
     start = struct.pack("<2sIHHI", b"BM", 14 + len(header) + len(pixels), 0, 0, 14 + len(header))
     with RecordingReader(io.BytesIO(start + header + pixels), DecodeLimits()) as reader:
-        (picture,) = reader.pictures(1, Sampling.KEYFRAME)
+        (picture,) = reader.pictures(1, Sampling.ADAPTIVE)
         canvas = np.zeros((4, 4, 3), np.uint8)
         letterbox_into(canvas, picture.rgb(), Letterbox.fit(picture.size_wh, (4, 4)))
+    sizes = [9000, *range(100, 140)]
+    index = PacketIndex.from_packets(
+        range(41), [at == 0 for at in range(41)], [True] * 41, [1] * 41, sizes
+    )
+    further(index, [0], 1)
+    choose(index, 2)
+    Likeness().difference(picture.cells(), picture.cells())
 
 
 def keep_freed_memory() -> None:

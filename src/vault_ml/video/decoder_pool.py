@@ -121,6 +121,7 @@ class DecodedRecording:
         duration_s: presentation time of all that is there, seconds: what was covered, where the
             recording was cut off.
         partial: the recording was cut off, or is damaged from some place on.
+        left_out: pictures that show what a looked-at one does: their time and the other's, seconds.
         bytes_read: how many bytes of the recording were fetched; all of them for a descriptor.
     """
 
@@ -137,6 +138,7 @@ class DecodedRecording:
         self.shared = shared
         self.duration_s = seen.duration_s
         self.partial = seen.is_partial
+        self.left_out = seen.left_out
         self.bytes_read = bytes_read
         self._pool = pool
         self._worker = worker
@@ -257,6 +259,7 @@ class DecoderPool:
         net_wh: tuple[int, int],
         placing: Placing = DARKNET_PLACING,
         frames_per_s: float | None = None,
+        region: Sequence[int] | None = None,
         keep_pictures: bool = False,
         rect: bool = False,
     ) -> DecodedRecording:
@@ -271,6 +274,7 @@ class DecoderPool:
             net_wh: size of the network's input, pixels.
             placing: how frames lie in it.
             frames_per_s: no more than so many of each second; None for `frames` in all.
+            region: with `ADAPTIVE`: x1, y1, x2, y2 where the camera saw motion, pixels.
             keep_pictures: hold the whole pictures, and the child, until the result is closed.
             rect: cut the bars down: inputs as small as the frame's shape allows.
 
@@ -291,6 +295,7 @@ class DecoderPool:
                 "net_wh": net_wh,
                 "placing": dataclasses.asdict(placing),
                 "frames_per_s": frames_per_s,
+                "region": region,
                 "keep_pictures": keep_pictures,
                 "rect": rect,
             }

@@ -316,7 +316,8 @@ class Demuxer:
         if not packets:
             raise Refused(Reason.NOTHING_DECODES)
         pts, is_keyframe, shown, durations = zip(*packets, strict=True)
-        return PacketIndex.from_packets(pts, is_keyframe, shown, durations)
+        sizes = [size for _, size in self._places]
+        return PacketIndex.from_packets(pts, is_keyframe, shown, durations, sizes)
 
 
 def _refuse_to_open(url: str, _flags: int, _options: object) -> object:

@@ -21,6 +21,7 @@ class Frame:
         pixels: (h, w, 3) uint8 RGB at the size of the letterbox' input. May be a view of memory
             shared with other processes: valid until the recording it belongs to is closed.
         number: which picture of the recording it is, from 0, in order of presentation.
+        why: what spoke for it, where frames are chosen by what happens (`adaptive.Why`).
     """
 
     index: int
@@ -28,6 +29,7 @@ class Frame:
     letterbox: Letterbox
     pixels: NDArray[np.uint8]
     number: int = 0
+    why: str | None = None
 
     @property
     def size_wh(self) -> tuple[int, int]:

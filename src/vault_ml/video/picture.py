@@ -15,12 +15,15 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from vault_ml.geometry import DARKNET_PLACING, Letterbox
+from vault_ml.video.adaptive import Why
 
 # Photos: bilinear chroma at full resolution is nearest to what libjpeg does (mean difference to
 # OpenCV's reader 0.25 grey levels on darknet's dog.jpg, against 0.8 without the flags).
 STILL = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 # Video: what OpenCV's VideoCapture asks for, equal to it pixel by pixel, and four times faster.
 MOVING = Interpolation.BICUBIC
+# Of 1080p, a cell is 30 pixels wide: about as large as what a network still recognises there.
+_CELLS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +35,14 @@ class Picture:
         number: which picture of the recording it is, from 0, in order of presentation.
         frame: FFmpeg's picture, in the codec's own pixel format and orientation.
         interpolation: how chroma is brought to full resolution.
+        why: what spoke for it, where frames are chosen by what happens.
     """
 
     timestamp_s: float
     number: int
     frame: VideoFrame
     interpolation: Interpolation
+    why: Why | None = None
     _reformatter: VideoReformatter = field(default_factory=VideoReformatter)
 
     @property
@@ -57,6 +62,21 @@ class Picture:
             self.frame, format="rgb24", interpolation=self.interpolation, threads=1
         ).to_ndarray()
         return np.ascontiguousarray(np.rot90(converted, self._quarter_turns()), dtype=np.uint8)
+
+    def cells(self) -> NDArray[np.float32]:
+        """Mean brightness of each cell: (h, w) float32, the longer side 64, not turned.
+
+        Raises:
+            av.error.FFmpegError: swscale does not know the pixel format.
+        """
+        scale = _CELLS / max(self.frame.width, self.frame.height)
+        width, height = (
+            max(1, round(side * scale)) for side in (self.frame.width, self.frame.height)
+        )
+        grey = VideoReformatter().reformat(
+            self.frame, width, height, "gray", interpolation=Interpolation.AREA, threads=1
+        )
+        return grey.to_ndarray().astype(np.float32)
 
     def _quarter_turns(self) -> int:
         # Counterclockwise. Cameras turn by right angles; a mirrored display matrix is not undone.

@@ -26,6 +26,8 @@ class Sampling(StrEnum):
     """The frame that is on screen at the centre, decoded forward from the keyframe before it."""
     FPS = "fps"
     """So many frames of each second, for following objects; no more than asked for in all."""
+    ADAPTIVE = "adaptive"
+    """More of them where something happens: see `adaptive`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,14 @@ class PacketIndex:
         is_shown: for each packet, whether its picture is part of the presentation. An edit list
             may hide packets that later ones still need for decoding.
         end: presentation time at which the last picture ends, ticks.
+        sizes: bytes of each packet; empty where they were not asked for.
     """
 
     pts: tuple[int | None, ...]
     keyframes: tuple[int, ...]
     is_shown: tuple[bool, ...]
     end: int
+    sizes: tuple[int, ...] = ()
 
     @classmethod
     def from_packets(
@@ -53,6 +57,7 @@ class PacketIndex:
         is_keyframe: Sequence[bool],
         is_shown: Sequence[bool],
         durations: Sequence[int | None],
+        sizes: Sequence[int] = (),
     ) -> PacketIndex:
         """Describe packets in decode order; sequences of one length, times in ticks.
 
@@ -69,7 +74,7 @@ class PacketIndex:
         ends = sorted(
             (time, durations[i] or 0) for i, time in enumerate(pts) if time is not None and shown[i]
         )
-        return cls(tuple(pts), keyframes, shown, _end_of(ends))
+        return cls(tuple(pts), keyframes, shown, _end_of(ends), tuple(sizes))
 
     def shown_times(self) -> list[int]:
         """Presentation times of the pictures, rising, each once."""
