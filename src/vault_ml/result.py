@@ -183,7 +183,7 @@ class Run:
     """How frames were chosen: `keyframe`, `exact`, `fps` or `adaptive`."""
     recording: RunRecording
     """The recording that was looked at."""
-    choice: RunChoice | None = field(default=None, kw_only=True)
+    choice: RunChoice | None
     """With `adaptive`: which frames were chosen, and why."""
 
 

@@ -62,6 +62,7 @@ RUN = Run(
     device="cpu",
     precision="fp32",
     sampling="fps",
+    choice=None,
     recording=RunRecording(1000, 1000, "cd" * 32, [(0, 999)], *FRAME_WH, False, 4.0),
 )
 

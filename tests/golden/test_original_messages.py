@@ -38,6 +38,7 @@ RUN = Run(
     device="cpu",
     precision="fp32",
     sampling="keyframe",
+    choice=None,
     recording=RunRecording(6189104, 6189104, "cd" * 32, [(0, 6189103)], 1280, 720, False, 30.0),
 )
 

@@ -41,6 +41,7 @@ RUN = Run(
     device="cpu",
     precision="fp32",
     sampling="keyframe",
+    choice=None,
     recording=RunRecording(1000, 4000, "cd" * 32, [(0, 499), (800, 1299)], 1920, 1080, False, 4.0),
 )
 EVENT = b'{"source": "s", "payload": {"key": "k"}}'
