@@ -18,6 +18,7 @@ from vault_ml.cli.config import config
 from vault_ml.cli.convert import convert
 from vault_ml.cli.demo import demo
 from vault_ml.cli.detect import detect
+from vault_ml.cli.plan import plan
 from vault_ml.cli.run import run
 from vault_ml.cli.verify import verify
 from vault_ml.cli.zones import zones
@@ -42,6 +43,7 @@ app.command("config")(config)
 app.command("convert")(convert)
 app.command("verify")(verify)
 app.command("zones")(zones)
+app.command("plan")(plan)
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(models.app, name="models")
 
