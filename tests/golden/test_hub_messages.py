@@ -12,6 +12,7 @@ import jsonschema
 import numpy as np
 import pytest
 
+import fixed_results
 from golden.go_structs import (
     CLASSIFY_DATA,
     CLASSIFY_DETAILS,
@@ -31,9 +32,6 @@ from vault_ml.result import (
     Profile,
     Result,
     ResultOptions,
-    Run,
-    RunModel,
-    RunRecording,
     block_of,
     build_result,
 )
@@ -49,22 +47,7 @@ LABELS = ("person", "bicycle", "car", "truck", "dog")
 FRAME_WH = (1280, 720)
 NET_WH = (608, 608)
 HUB = ResultOptions(profile=Profile.HUB)
-RUN = Run(
-    id="6f2b8a52-0b4c-5d0e-8f43-1f4f6f9d2a11",
-    version="0.1.0",
-    count=1,
-    rule="objects that travelled 100 px >= 1",
-    is_interesting=True,
-    model=RunModel("yolov3", "ab" * 32),
-    confidence_threshold=0.5,
-    nms_threshold=0.45,
-    runtime="onnxruntime 1.20.0",
-    device="cpu",
-    precision="fp32",
-    sampling="fps",
-    choice=None,
-    recording=RunRecording(1000, 1000, "cd" * 32, [(0, 999)], *FRAME_WH, False, 4.0),
-)
+RUN = fixed_results.run(rule="objects that travelled 100 px >= 1", sampling="fps")
 
 
 def looked_at(count: int = 4) -> tuple[list[LookedAtFrame], tuple[JudgedTrack, ...]]:

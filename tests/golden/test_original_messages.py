@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fixed_results
 from vault_ml import json_text
 from vault_ml.detection import Detections
 from vault_ml.event import parse
@@ -17,28 +18,14 @@ from vault_ml.geometry import FrameXyxy
 from vault_ml.result import (
     LookedAtFrame,
     ResultOptions,
-    Run,
-    RunModel,
     RunRecording,
     build_result,
 )
 
 LABELS = ("person", "car", "traffic light")
 PAIRS = sorted(Path(__file__).parent.glob("original_pair_*.json"))
-RUN = Run(
-    id="6f2b8a52-0b4c-5d0e-8f43-1f4f6f9d2a11",
-    version="0.1.0",
+RUN = fixed_results.run(
     count=2,
-    rule="objects in one frame >= 1",
-    is_interesting=True,
-    model=RunModel("yolov3", "ab" * 32),
-    confidence_threshold=0.5,
-    nms_threshold=0.45,
-    runtime="onnxruntime 1.0",
-    device="cpu",
-    precision="fp32",
-    sampling="keyframe",
-    choice=None,
     recording=RunRecording(6189104, 6189104, "cd" * 32, [(0, 6189103)], 1280, 720, False, 30.0),
 )
 

@@ -8,6 +8,7 @@ import jsonschema
 import numpy as np
 import pytest
 
+import fixed_results
 from vault_ml.detection import Detections
 from vault_ml.errors import MessageTooLarge
 from vault_ml.event import parse
@@ -16,8 +17,6 @@ from vault_ml.result import (
     LookedAtFrame,
     Result,
     ResultOptions,
-    Run,
-    RunModel,
     RunRecording,
     build_result,
     choice_of,
@@ -28,21 +27,8 @@ from vault_ml.schemas import result_schema
 
 LABELS = ("person", "car")
 NOTHING = LookedAtFrame(0, 0.5, Detections.none(LABELS))
-RUN = Run(
-    id="6f2b8a52-0b4c-5d0e-8f43-1f4f6f9d2a11",
-    version="0.1.0",
-    count=1,
-    rule="objects in one frame >= 1",
-    is_interesting=True,
-    model=RunModel("yolov3", "ab" * 32),
-    confidence_threshold=0.5,
-    nms_threshold=0.45,
-    runtime="onnxruntime 1.20.0",
-    device="cpu",
-    precision="fp32",
-    sampling="keyframe",
-    choice=None,
-    recording=RunRecording(1000, 4000, "cd" * 32, [(0, 499), (800, 1299)], 1920, 1080, False, 4.0),
+RUN = fixed_results.run(
+    recording=RunRecording(1000, 4000, "cd" * 32, [(0, 499), (800, 1299)], 1920, 1080, False, 4.0)
 )
 EVENT = b'{"source": "s", "payload": {"key": "k"}}'
 PLAIN = ResultOptions(extras=False)

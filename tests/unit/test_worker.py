@@ -9,16 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
+from fixed_results import one_person
 from vault_ml.backoff import Backoff
 from vault_ml.brokers import dead_letter
 from vault_ml.brokers.dead_letter import DeadLetters
 from vault_ml.brokers.memory import MemoryBroker
 from vault_ml.brokers.port import Message
 from vault_ml.demo.vault_server import EmbeddedVault
-from vault_ml.detection import Detections
 from vault_ml.errors import (
     DecoderFailed,
     MessageTooLarge,
@@ -29,12 +28,10 @@ from vault_ml.errors import (
     UndecodableRecording,
 )
 from vault_ml.event import RecordingEvent
-from vault_ml.geometry import FrameXyxy
 from vault_ml.outage import Outages
 from vault_ml.outcomes.finished import FinishedRuns
 from vault_ml.pipeline import Progress
 from vault_ml.removal import Removals
-from vault_ml.result import LookedAtFrame
 from vault_ml.sinks.port import Processed
 from vault_ml.sinks.publish import Publish
 from vault_ml.telemetry.health import Health
@@ -42,7 +39,6 @@ from vault_ml.telemetry.logs import RecordingLog, configure
 from vault_ml.telemetry.metrics import Metrics
 from vault_ml.vault.client import VaultClient, VaultOptions
 from vault_ml.vault.clients import VaultClients
-from vault_ml.verdict import Verdict
 from vault_ml.worker import Worker, WorkerOptions
 
 QUEUE, TARGET, LETTERS = "ml-queue", "ml-results", "ml-queue.dlq"
@@ -66,22 +62,7 @@ class ScriptedPipeline:
             trouble = self.script.pop(0) if self.script else None
             if trouble is not None:
                 raise trouble
-        seen = Detections(
-            FrameXyxy(np.array([[1, 2, 3, 4]], np.float32)),
-            np.array([0.9], np.float32),
-            np.array([0], np.int64),
-            ("person",),
-        )
-        return Processed(
-            event=event,
-            frames=[LookedAtFrame(0, 0.0, seen)],
-            verdict=Verdict(1, "objects in one frame >= 1", is_interesting=True),
-            message=Message(self.result, b"camera", {"vault-ml-run-id": event.key}),
-            run_id=event.key,
-            seconds=progress.seconds,
-            bytes_fetched=1,
-            left_out=None,
-        )
+        return one_person(event, self.result, progress)
 
 
 @dataclass
