@@ -7,6 +7,7 @@ detections) and are unverified against a live Hub. They are settings, and off un
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 
 from vault_ml.errors import RecordingRefused, SinkUnavailable
 from vault_ml.sinks.port import Processed
@@ -64,10 +65,8 @@ class Hub:
         self._transport.close()
 
 
-class ForwardToHubQueue:
-    """The result message on Hub's queue route."""
-
-    name = "forward_hub"
+class _ToHub(ABC):
+    """One of Hub's routes, for recordings that reach the object threshold."""
 
     def __init__(self, hub: Hub, path: str) -> None:
         """Post to `path` below the Hub's address."""
@@ -80,24 +79,30 @@ class ForwardToHubQueue:
 
     def send(self, processed: Processed) -> None:
         """Post; raises as `Hub.post`."""
-        self._hub.post(self._path, b'{"message": ' + processed.message.body + b"}")
+        self._hub.post(self._path, self._body(processed))
+
+    @abstractmethod
+    def _body(self, processed: Processed) -> bytes: ...
 
 
-class ForwardDetections:
+class ForwardToHubQueue(_ToHub):
+    """The result message on Hub's queue route."""
+
+    name = "forward_hub"
+
+    def _body(self, processed: Processed) -> bytes:
+        return b'{"message": ' + processed.message.body + b"}"
+
+
+class ForwardDetections(_ToHub):
     """The typed block of detections at Hub's own address for it, kept there by the run id."""
 
     name = "forward_detections"
 
-    def __init__(self, hub: Hub, path: str) -> None:
-        """Post to `path` below the Hub's address."""
-        self._hub = hub
-        self._path = path
-
     def wants(self, processed: Processed) -> bool:
         """True when the object threshold was reached and something was seen: Hub wants tracks."""
-        return processed.verdict.is_interesting and processed.block is not None
+        return super().wants(processed) and processed.block is not None
 
-    def send(self, processed: Processed) -> None:
-        """Post; raises as `Hub.post`."""
+    def _body(self, processed: Processed) -> bytes:
         body = {"mediaKey": processed.event.key, **(processed.block or {})}
-        self._hub.post(self._path, json.dumps(body, allow_nan=False).encode())
+        return json.dumps(body, allow_nan=False).encode()
