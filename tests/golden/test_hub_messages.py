@@ -349,3 +349,5 @@ def test_a_workflow_run_without_objects_or_with_too_many_is_answered_by_its_resu
         "the block of detections",
         *(f"all but {points} points of each object's way" for points in (50, 10, 2)),
     ]
+    with pytest.raises(MessageTooLarge):
+        build(WORKFLOW, dataclasses.replace(HUB, max_bytes=100))
