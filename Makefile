@@ -35,7 +35,7 @@ test: setup ## Every test that needs no broker of its own, with coverage
 	$(BIN)/coverage report --fail-under=100 --include='$(PURE_ROOMS)'
 
 # Rooms without clock, file, network, thread or log (ARCHITECTURE.md): tested without doubles.
-PURE_ROOMS := */vault_ml/errors.py,*/vault_ml/event.py,*/vault_ml/geometry.py,*/vault_ml/detection.py,*/vault_ml/vault/protocol.py,*/vault_ml/vault/addresses.py,*/vault_ml/video/frame.py,*/vault_ml/video/sampling.py,*/vault_ml/video/adaptive.py,*/vault_ml/yolo/*.py,*/vault_ml/detector.py,*/vault_ml/tracking/*.py,*/vault_ml/interest/*.py,*/vault_ml/scene/standing.py,*/vault_ml/scene/recall.py,*/vault_ml/hub/*.py,*/vault_ml/verdict.py,*/vault_ml/sizing.py,*/vault_ml/result.py,*/vault_ml/run_id.py,*/vault_ml/brokers/offsets.py
+PURE_ROOMS := */vault_ml/errors.py,*/vault_ml/event.py,*/vault_ml/geometry.py,*/vault_ml/detection.py,*/vault_ml/vault/protocol.py,*/vault_ml/vault/addresses.py,*/vault_ml/video/frame.py,*/vault_ml/video/sampling.py,*/vault_ml/video/adaptive.py,*/vault_ml/yolo/*.py,*/vault_ml/detector.py,*/vault_ml/agreement.py,*/vault_ml/tracking/*.py,*/vault_ml/interest/*.py,*/vault_ml/scene/standing.py,*/vault_ml/scene/recall.py,*/vault_ml/hub/*.py,*/vault_ml/verdict.py,*/vault_ml/sizing.py,*/vault_ml/result.py,*/vault_ml/run_id.py,*/vault_ml/brokers/offsets.py
 
 test-fast: setup ## The tests that take less than a minute together
 	$(PYTEST) -m 'not slow and not connected' -q

@@ -1,11 +1,14 @@
-"""`make bench`: ours against the loop that everybody writes, side by side in one run.
+"""`make bench`: ours against the loops that people write first, side by side in one run.
 
-The plain loop, per recording: write a temporary file, load the model, read every frame with OpenCV,
-run OpenCV's darknet reader on n of them. Ours: the model and the children that the worker uses,
-kept warm, keyframe and exact sampling. Same clip, same network size, same threshold. Machines are
-noisy: the two alternate, and ratios of medians count, not seconds.
+Three loops, per recording: the *plain* one writes a temporary file, loads the model, reads every
+frame with OpenCV and runs OpenCV's own network on n of them; the *successor's* does the same with
+ONNX Runtime, an inference per sampled frame; *bare* is n runs of the network and nothing else.
+Ours: the children that the worker uses, kept warm, several recordings in flight, as exact and
+square (parity), as it comes (default), and with PRESET=fast. Same clip, same model, same network
+size. Machines are noisy: all take turns in every round, and the ratios of one round count, not
+seconds.
 
-usage: python -m benchmarks [--model yolov3-tiny] [--clip CLIP] [--rounds 5] [--json]
+usage: python -m benchmarks [--quick] [--model yolov3-tiny] [--clip CLIP] [--rounds 5] [--json F]
 """
 
 from __future__ import annotations
@@ -14,160 +17,223 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from fractions import Fraction
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import av
-import cv2
-import numpy as np
-
-from vault_ml.demo.clips import sample_clips
+from benchmarks.clips import FPS, SECONDS, ClipKind, make_clip, wanted_clips
+from benchmarks.loops import Peer
+from vault_ml.errors import ModelError
+from vault_ml.inference.choosing import cpu_name
+from vault_ml.inference.cpu_quota import usable_cpus
 from vault_ml.local import LocalDetection
 from vault_ml.models.folders import default_cache_dir, default_model_dir
 from vault_ml.models.prepare import prepare, resolve
+from vault_ml.models.quantized import find_quantized
 
 FRAMES = 5
-SECONDS = 20
-FPS = 25
+IN_FLIGHT = 3
+# As many recordings per turn: what they share, such as a full pipeline, is to be seen.
+PER_TURN = 6
+OURS: Mapping[str, Mapping[str, Any]] = {
+    "parity": {"sampling": "exact"},
+    "default": {"sampling": "keyframe"},
+    "fast": {"sampling": "keyframe", "precision": "int8", "rect": True},
+}
 
 
-def make_clip(source: Path, target: Path) -> None:
-    """20 s of 1080p H.264 at 25 fps, a key frame every 2 s: the street of the demo, upscaled."""
-    with av.open(str(source)) as container:
-        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    with av.open(str(target), "w", options={"movflags": "faststart"}) as out:
-        stream = out.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "26"})
-        stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
-        stream.codec_context.gop_size = 2 * FPS
-        stream.codec_context.time_base = Fraction(1, FPS)
-        for index in range(SECONDS * FPS):
-            picture = cv2.resize(pictures[index % len(pictures)], (1920, 1080))
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts = index
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode())
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One candidate's turn in a round, per recording."""
+
+    wall_s: float
+    cpu_s: float
 
 
-def plain_loop(clip: bytes, cfg: Path, weights: Path, net_wh: tuple[int, int]) -> int:
-    """What a first version looks like; returns the number of boxes."""
-    with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
-        file.write(clip)
-        file.flush()
-        net = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
-        outputs = net.getUnconnectedOutLayersNames()
-        capture = cv2.VideoCapture(file.name)
-        total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        wanted = {round((i + 0.5) * total / FRAMES) for i in range(FRAMES)}
-        boxes = index = 0
-        while True:
-            is_read, frame = capture.read()
-            if not is_read:
-                break
-            if index in wanted:
-                net.setInput(cv2.dnn.blobFromImage(frame, 1 / 255, net_wh, swapRB=True))
-                for rows in net.forward(outputs):
-                    scores = rows[:, 5:]
-                    boxes += int(np.count_nonzero(scores.max(axis=1) > 0.5))
-            index += 1
-        capture.release()
-    return boxes
-
-
-def ours(local: LocalDetection, clip: bytes) -> int:
-    """One recording from memory through decoder and detector children."""
-    fd = os.memfd_create("clip")
-    try:
-        os.write(fd, clip)
-        return sum(len(frame.detections) for frame in local.look(fd).frames)
-    finally:
-        os.close(fd)
-
-
-def ours_overlapped(local: LocalDetection, clip: bytes, recordings: int) -> None:
+def ours(local: LocalDetection, clip: bytes, recordings: int) -> None:
     """Several recordings in flight, as the worker has them."""
-    with ThreadPoolExecutor(3) as pool:
-        list(pool.map(lambda _: ours(local, clip), range(recordings)))
+
+    def one(_: int) -> int:
+        fd = os.memfd_create("clip")
+        try:
+            os.write(fd, clip)
+            return sum(len(frame.detections) for frame in local.look(fd).frames)
+        finally:
+            os.close(fd)
+
+    with ThreadPoolExecutor(IN_FLIGHT) as pool:
+        list(pool.map(one, range(recordings)))
 
 
-def timed(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
+def timed(work: Callable[[], object], recordings: int, children: Callable[[], float]) -> Turn:
+    """Wall and processor time per recording; `children` tells the processor time of ours."""
+    cpu, wall = time.process_time() + children(), time.perf_counter()
     work()
-    return time.perf_counter() - started
+    return Turn(
+        (time.perf_counter() - wall) / recordings,
+        (time.process_time() + children() - cpu) / recordings,
+    )
+
+
+def cpu_of_children() -> float:
+    """Processor seconds of this process' living children, so far."""
+    ticks, total = os.sysconf("SC_CLK_TCK"), 0.0
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    pids = {
+        pid
+        for task in Path("/proc/self/task").iterdir()
+        for pid in (task / "children").read_text().split()
+    } or set(children.read_text().split())
+    for pid in pids:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        total += (int(fields[11]) + int(fields[12])) / ticks
+    return total
+
+
+def peak_of_children_mb() -> float:
+    """Peak memory of the living children together, MB."""
+    total = 0
+    for task in Path("/proc/self/task").iterdir():
+        for pid in (task / "children").read_text().split():
+            try:
+                lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+            except OSError:
+                continue
+            total += sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return total / 1024
+
+
+def measure(
+    model: str, clip: bytes, rounds: int, model_dir: Path, cache_dir: Path
+) -> dict[str, list[Turn]]:
+    """Every candidate's turn in every round."""
+    files = resolve(model, model_dir)
+    prepared = prepare(files, cache_dir)
+    names = ["parity", "default"]
+    try:
+        find_quantized(prepared, model_dir)
+        names.append("fast")
+    except ModelError as error:
+        print(f"without `fast`: {error}", file=sys.stderr)
+    turns: dict[str, list[Turn]] = {}
+    with ExitStack() as stack:
+        for name in names:
+            started: AbstractContextManager[LocalDetection] = LocalDetection.start(
+                model=model, confidence_threshold=0.5, nms_threshold=0.45, frames=FRAMES,
+                keep_pictures=False, model_dir=model_dir, cache_dir=cache_dir, may_measure=True,
+                decoder_count=usable_cpus() + 1, **OURS[name],
+            )  # fmt: skip
+            local = stack.enter_context(started)
+            ours(local, clip, IN_FLIGHT)
+            print(f"{name}: {local.about()['runtime']} {local.about()['precision']}",
+                  file=sys.stderr)  # fmt: skip
+            turns[name] = []
+            OPEN[name] = local
+        peer = Peer(files, prepared, FRAMES)
+        candidates: dict[str, tuple[Callable[[], object], int]] = {
+            **{
+                name: (lambda name=name: ours(OPEN[name], clip, PER_TURN), PER_TURN)  # type: ignore[misc]
+                for name in names
+            },
+            "plain": (lambda: peer.plain(clip), 1),
+            "successor": (lambda: peer.successor(clip), 1),
+            "bare": (peer.bare, 1),
+        }
+        for number in range(rounds):
+            print(f"round {number + 1} of {rounds}", file=sys.stderr)
+            for name, (work, recordings) in candidates.items():
+                turns.setdefault(name, []).append(timed(work, recordings, cpu_of_children))
+        PEAK["children_mb"] = peak_of_children_mb()
+    return turns
+
+
+OPEN: dict[str, LocalDetection] = {}
+PEAK: dict[str, float] = {}
+
+
+def rows_of(turns: Mapping[str, Sequence[Turn]]) -> dict[str, dict[str, float]]:
+    """Per candidate: medians, and the ratios of the rounds to the plain loop."""
+    rows = {}
+    for name, own in turns.items():
+        wall = statistics.median(turn.wall_s for turn in own)
+        row = {
+            "s_per_recording": round(wall, 3),
+            "recordings_per_hour": round(3600 / wall),
+            "cpu_s": round(statistics.median(turn.cpu_s for turn in own), 3),
+        }
+        for peer in ("plain", "successor"):
+            ratios = sorted(p.wall_s / o.wall_s for p, o in zip(turns[peer], own, strict=True))
+            row |= {
+                f"x_{peer}": round(statistics.median(ratios), 2),
+                f"x_{peer}_min": round(ratios[0], 2),
+                f"x_{peer}_max": round(ratios[-1], 2),
+            }
+        rows[name] = row
+    return rows
+
+
+def print_table(title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
+    """As the documents show it."""
+    print(f"\n{title}\n")
+    print("| | s/recording | per hour | CPU s | x plain (spread) | x successor (spread) |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for name, row in rows.items():
+        print(
+            f"| {name} | {row['s_per_recording']} | {row['recordings_per_hour']} | {row['cpu_s']} "
+            f"| {row['x_plain']} ({row['x_plain_min']}-{row['x_plain_max']}) "
+            f"| {row['x_successor']} ({row['x_successor_min']}-{row['x_successor_max']}) |"
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--model", default="yolov3-tiny")
-    parser.add_argument("--clip", type=Path)
+    parser.add_argument("--clip", type=Path, action="append")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="one clip: 1080p H.264, GOP 2 s")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--model-dir", type=Path, default=default_model_dir())
     words = parser.parse_args()
-    model_dir, cache_dir = default_model_dir(), default_cache_dir()
-    files = resolve(words.model, model_dir)
-    model = prepare(files, cache_dir)
-    if files.cfg is None or files.weights is None:
-        sys.exit("the plain loop needs a darknet model (.cfg and .weights)")
+    machine = {
+        "cpu": cpu_name(), "processors": usable_cpus(), "load": os.getloadavg()[0],
+        "python": platform.python_version(),
+    }  # fmt: skip
+    print(f"{machine['cpu']}, {machine['processors']} processors, load {machine['load']:.1f}")
+    found = []
     with tempfile.TemporaryDirectory() as folder:
-        clip_path = words.clip or Path(folder) / "street-1080p.mp4"
-        if words.clip is None:
-            print("making a 20 s 1080p clip ...", file=sys.stderr)
-            make_clip(sample_clips(None)[0].path, clip_path)
-        clip = clip_path.read_bytes()
-
-    cfg, weights = files.cfg, files.weights
-    batch = 4
-    seconds: dict[str, list[float]] = {"plain": [], "exact": [], "keyframe": []}
-
-    def local(sampling: str) -> object:
-        return LocalDetection.start(
-            model=words.model, confidence_threshold=0.5, nms_threshold=0.45, frames=FRAMES,
-            sampling=sampling, keep_pictures=False, model_dir=model_dir, cache_dir=cache_dir,
+        clips: list[Path] = words.clip or []
+        kinds: list[ClipKind] = [] if clips else wanted_clips(quick=words.quick)
+        for kind in kinds:
+            print(f"making {kind.name} ...", file=sys.stderr)
+            clips.append(make_clip(kind, Path(folder)))
+        for clip in clips:
+            turns = measure(
+                words.model, clip.read_bytes(), words.rounds, words.model_dir, default_cache_dir()
+            )
+            rows = rows_of(turns)
+            title = f"{words.model}, n = {FRAMES}, {clip.stem}, {SECONDS} s at {FPS}/s"
+            print_table(title, rows)
+            found.append({"clip": clip.stem, "rows": rows, **PEAK})
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if words.json:
+        words.json.write_text(
+            json.dumps(
+                {"model": words.model, "frames": FRAMES, "rounds": words.rounds,
+                 "machine": machine, "parent_peak_mb": round(peak), "clips": found},
+                indent=1,
+            ) + "\n"
         )  # fmt: skip
-
-    with local("exact") as exact, local("keyframe") as keyframe:  # type: ignore[attr-defined]
-        ours(exact, clip)
-        ours(keyframe, clip)
-        for number in range(words.rounds):
-            print(f"round {number + 1} of {words.rounds}", file=sys.stderr)
-            seconds["plain"].append(timed(lambda: plain_loop(clip, cfg, weights, model.net_wh)))
-            for name, one in (("exact", exact), ("keyframe", keyframe)):
-                spent = timed(lambda one=one: ours_overlapped(one, clip, batch))  # type: ignore[misc]
-                seconds[name].append(spent / batch)
-    report(words.model, seconds, as_json=words.json)
-
-
-def report(model: str, seconds: dict[str, list[float]], *, as_json: bool) -> None:
-    ratios = {
-        name: sorted(p / o for p, o in zip(seconds["plain"], spent, strict=True))
-        for name, spent in seconds.items()
-    }
-    rows = {
-        name: {
-            "s_per_recording": round(statistics.median(spent), 3),
-            "recordings_per_hour": round(3600 / statistics.median(spent)),
-            "ratio_median": round(statistics.median(ratios[name]), 2),
-            "ratio_min": round(ratios[name][0], 2),
-            "ratio_max": round(ratios[name][-1], 2),
-        }
-        for name, spent in seconds.items()
-    }
-    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} processors"
-    if as_json:
-        print(json.dumps({"model": model, "frames": FRAMES, "machine": machine, "rows": rows}))
-        return
-    print(f"{model}, n = {FRAMES}, 20 s 1080p H.264, {machine}")
-    print(f"{'':>9} {'s/recording':>12} {'per hour':>9} {'ratio':>6}  (spread)")
-    for name, row in rows.items():
-        print(
-            f"{name:>9} {row['s_per_recording']:>12} {row['recordings_per_hour']:>9} "
-            f"{row['ratio_median']:>6}  ({row['ratio_min']}-{row['ratio_max']})"
-        )
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from vault_ml.cli.convert import convert
 from vault_ml.cli.demo import demo
 from vault_ml.cli.detect import detect
 from vault_ml.cli.plan import plan
+from vault_ml.cli.quantize import quantize
 from vault_ml.cli.run import run
 from vault_ml.cli.verify import verify
 from vault_ml.cli.zones import zones
@@ -41,6 +42,7 @@ app.command("check")(check)
 app.command("doctor")(doctor)
 app.command("config")(config)
 app.command("convert")(convert)
+app.command("quantize")(quantize)
 app.command("verify")(verify)
 app.command("zones")(zones)
 app.command("plan")(plan)
