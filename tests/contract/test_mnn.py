@@ -36,8 +36,14 @@ class TestMnn(RuntimeContract):
 
 
 def test_converts_once_and_prints_nothing(
-    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    model: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
     cache = tmp_path / "cache"
     Mnn(model, NET_WH, threads=1, cache=cache).close()
     (converted,) = cache.iterdir()
@@ -45,6 +51,7 @@ def test_converts_once_and_prints_nothing(
     Mnn(model, NET_WH, threads=1, cache=cache).close()
     assert (list(cache.iterdir()), converted.stat().st_mtime_ns) == ([converted], made)
     assert capfd.readouterr() == ("", "")
+    assert list(here.iterdir()) == []
 
 
 def test_missing_library_says_what_to_install(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

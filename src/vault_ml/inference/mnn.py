@@ -161,12 +161,13 @@ def _convert(model: Path, target: Path) -> None:
         import _tools  # the native module; see the head of this file
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".mnn-") as folder:
-        made = Path(folder) / target.name
-        with _nothing_printed():
+        made = Path(folder).resolve() / target.name
+        # It leaves a file in the current folder.
+        with _nothing_printed(), contextlib.chdir(folder):
             _tools.mnnconvert(
                 [
                     *("mnnconvert", "-f", "ONNX", "--bizCode", "vault-ml"),
-                    *("--modelFile", str(model), "--MNNModel", str(made)),
+                    *("--modelFile", str(model.resolve()), "--MNNModel", str(made)),
                 ]
             )
         if not made.is_file():
