@@ -231,6 +231,24 @@ def test_check_tells_what_answers_and_what_does_not(tiny: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_worker_that_has_not_begun_yet_can_be_told_to_go() -> None:
+    """As in a container, where a signal that nobody listens to is not heard: ignored at first."""
+    listens = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    held = (
+        "import sys, time, types; from vault_ml.cli import main\n"
+        "class Slow(types.ModuleType):\n"
+        "    def __getattr__(self, name):\n"
+        "        print('importing', flush=True); time.sleep(60)\n"
+        "sys.modules['vault_ml.app'] = Slow('vault_ml.app')\n"
+        "main(['run'])"
+    )
+    with subprocess.Popen([sys.executable, "-c", listens + held], stdout=subprocess.PIPE) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"importing\n"
+        worker.terminate()
+        assert worker.wait(30) == 0
+
+
 def test_doctor_looks_at_the_machine_even_where_the_settings_are_wrong(tiny: Path) -> None:
     done = vault_ml("doctor", "--json", QUEUE_NAME="q")
     assert done.returncode == 2, (done.stdout, done.stderr)
