@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,25 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Engine]:
     monkeypatch.setattr(choosing, "measure", instead)
     monkeypatch.setattr(choosing, "installed_engines", lambda: ("onnxruntime", "openvino", "mnn"))
     return made
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+
+
+def test_what_was_measured_on_a_crowded_machine_is_not_remembered(
+    tmp_path: Path, measured: list[Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowd = 4.0 * (os.cpu_count() or 1)
+    monkeypatch.setattr(os, "getloadavg", lambda: (crowd + 1, 0.0, 0.0))
+    first = choose(tmp_path / "m.onnx", MODEL, NET_WH, Opening(), tmp_path)
+    assert "crowded, not remembered" in first.reason
+    times = len(measured)
+    monkeypatch.setattr(os, "getloadavg", lambda: (crowd, 0.0, 0.0))
+    assert not choose(tmp_path / "m.onnx", MODEL, NET_WH, Opening(), tmp_path).is_remembered
+    assert len(measured) == 2 * times
+    assert choose(tmp_path / "m.onnx", MODEL, NET_WH, Opening(), tmp_path).is_remembered
 
 
 def test_measures_once_per_model_and_machine(tmp_path: Path, measured: list[Engine]) -> None:

@@ -29,6 +29,8 @@ _TIMEOUT_S = 180.0
 # would let the choice differ between machines of one kind.
 _CLEARLY = 1.1
 _REFERENCE: Engine = "onnxruntime"
+# With more programs than this waiting for each processor, what is measured says little.
+_CROWDED = 4.0
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "MNN")
 
 
@@ -75,9 +77,17 @@ def choose(
     remembered = recall(path)
     if remembered is not None and remembered.engine in engines:
         return remembered
+    was_crowded = _is_crowded()
     choice = fastest({engine: measure(model, net_wh, how, engine) for engine in engines})
+    if was_crowded or _is_crowded():
+        # Held for ever, a choice by chance would slow this machine down for ever.
+        return replace(choice, reason=f"{choice.reason}; the machine was crowded, not remembered")
     _remember(path, choice)
     return choice
+
+
+def _is_crowded() -> bool:
+    return os.getloadavg()[0] > _CROWDED * (os.cpu_count() or 1)
 
 
 def remembered_choice(sha256: str, how: Opening, cache_dir: Path) -> Choice | None:
