@@ -79,7 +79,7 @@ def test_check_runs_the_model_and_names_it(tmp_path: Path) -> None:
     )  # fmt: skip
     by_name = {row["check"]: row for row in rows(done.stdout)}
     assert by_name["model"]["ok"], done.stdout
-    assert "yolox_nano (yolox) at 416x416 runs on" in by_name["model"]["message"]
+    assert "yolox_nano (yolox) at 416x416 (square) runs on" in by_name["model"]["message"]
 
 
 @pytest.mark.slow
