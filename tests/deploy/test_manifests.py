@@ -139,7 +139,7 @@ def test_the_worker_takes_the_settings_as_they_stand(file: str, tmp_path: Path) 
     assert chosen.kafka_password is not None
     assert settings.unknown_variables(environ) == []
     # The grace period outlasts the drain, with time for what follows it.
-    assert pod["terminationGracePeriodSeconds"] >= chosen.drain_timeout_s + 10
+    assert pod["terminationGracePeriodSeconds"] >= chosen.drain_timeout_s + 30
 
 
 def test_the_values_of_the_chart_fit_their_schema() -> None:
