@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -84,6 +85,18 @@ class WorkerUnderTest:
             return self.is_ready()
 
         wait_for(ready_or_dead, timeout_s, "the worker is ready")
+
+    def children(self, module: str = "") -> list[int]:
+        """Process ids of its children, those that run `module`."""
+        found: list[int] = []
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            # Threads and children end while they are looked at.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                for pid in (task / "children").read_text().split():
+                    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                        if module in Path(f"/proc/{pid}/cmdline").read_text():
+                            found.append(int(pid))
+        return found
 
     def metrics(self) -> str:
         return httpx.get(f"http://{self.web}/metrics", timeout=5).text

@@ -26,15 +26,9 @@ DEADLINE_S = 3.0
 RECOVERED_WITHIN_S = 10.0
 
 
-def children(worker: WorkerUnderTest, module: str) -> list[int]:
-    tasks = Path(f"/proc/{worker.process.pid}/task")
-    pids = [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
-    return [pid for pid in pids if module in Path(f"/proc/{pid}/cmdline").read_text()]
-
-
 def injure(worker: WorkerUnderTest, module: str, injury: signal.Signals) -> None:
-    wait_for(lambda: bool(children(worker, module)), 60, f"a {module}")
-    for pid in children(worker, module):
+    wait_for(lambda: bool(worker.children(module)), 60, f"a {module}")
+    for pid in worker.children(module):
         os.kill(pid, injury)
 
 
@@ -86,7 +80,7 @@ def test_a_detector_that_fails_three_times_in_a_row_ends_the_worker_and_loses_no
     try:
         for model in models:
             model.write_bytes(b"no model")
-        (detector,) = children(worker, "detector_child")
+        (detector,) = worker.children("detector_child")
         os.kill(detector, signal.SIGKILL)
         key = stand.store(recording_name(1), shared_file(ONE_PERSON).read_bytes())
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from conftest import shared_file
-from e2e.stand import Stand, WorkerUnderTest, recording_name, wait_for
+from e2e.stand import Stand, recording_name, wait_for
 from vault_ml.brokers import dead_letter
 from vault_ml.demo.worker_process import free_port
 
@@ -197,7 +197,7 @@ def test_killed_children_cost_a_retry_and_no_event(stand: Stand, small_model: st
         # Children that are killed before one has answered are another story (test_watchdog.py).
         if kills < 12 and len(results.messages) > seen:
             seen = len(results.messages)
-            for pid in _children(worker):
+            for pid in worker.children():
                 os.kill(pid, signal.SIGKILL)
                 kills += 1
         time.sleep(1.0)
@@ -205,11 +205,6 @@ def test_killed_children_cost_a_retry_and_no_event(stand: Stand, small_model: st
     assert letters.messages == []
     assert results.keys() == keys
     assert kills >= 12
-
-
-def _children(worker: WorkerUnderTest) -> list[int]:
-    tasks = Path(f"/proc/{worker.process.pid}/task")
-    return [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
 
 
 def test_sigterm_while_idle_exits_within_a_second_or_so(stand: Stand, small_model: str) -> None:
