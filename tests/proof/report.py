@@ -57,8 +57,7 @@ the seed alone; the moments at which things happen depend on the machine.
 _FOUND = """\
 ## What it has found, and what became of it
 
-Seeds 010, 011, 016 and 045 were run again after the mend, and the tables above have the later
-run.
+Found by earlier runs of the same seeds. The tables above are of the programs named there.
 
 - **Kafka, seeds 011 and 016**: events of one partition were never read again. librdkafka
   remembers the pause of a partition beyond its assignment, so one that went while paused and came
@@ -74,12 +73,9 @@ run.
   seconds could not be lengthened in time, and the machine's patience ran on while the broker
   stood in line for a processor. The leases are longer now, and patience stands still for the
   broker as well.
-
-The planted bug "remove before settled" is a race: it shows only where the kill comes before the
-commit, and was caught in one run of two; the table has the other.
-
-Runs of one table may be of several commits (see above): what was clean was not run again after a
-mend elsewhere.
+- **The planted bug "remove before settled"** was caught in one run of two: it showed only where the
+  kill came before the commit. Its plan now holds an event up, so that nothing behind it can be
+  committed.
 """
 
 _HOLES = """\
