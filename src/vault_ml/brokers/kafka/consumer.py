@@ -144,9 +144,12 @@ class KafkaConsumer:
     def close(self, timeout_s: float) -> None:
         """As the port says."""
         with self._changed:
-            self._is_closing = True
+            is_first, self._is_closing = not self._is_closing, True
             self._changed.notify_all()
-        self._thread.join(timeout_s)
+        # Who has waited in vain once does not wait again: what is left of the grace is not ours.
+        self._thread.join(timeout_s if is_first else 0.0)
+        if not is_first:
+            return
         if self._thread.is_alive():
             self._log.warning(
                 "broker_left_waiting",
