@@ -13,11 +13,12 @@ import os
 import resource
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from vault_ml.control_groups import control_groups, read_kernel_file
 from vault_ml.inference.cpu_quota import usable_cpus
 
 _MIB = 1024**2
@@ -64,13 +65,14 @@ def processors(root: Path = Path("/")) -> Finding:
     """Processors that may be used, and whether the quota holds the work up."""
     usable, there = usable_cpus(root), os.cpu_count() or 1
     sentence = f"{usable} of {there} processors may be used"
-    for line, group in _lines(root, "cpu", "cpu.stat"):
-        periods, throttled = _number(line, "nr_periods"), _number(line, "nr_throttled")
+    for group in control_groups("cpu", root):
+        stat = group.read("cpu.stat")
+        periods, throttled = _number(stat, "nr_periods"), _number(stat, "nr_throttled")
         if periods and throttled and throttled / periods > _THROTTLED_SHARE:
             return Finding(
                 Level.DOUBTFUL,
-                f"{sentence}; the quota of {group} stopped work in {throttled / periods:.0%} of "
-                "its periods",
+                f"{sentence}; the quota of {group.name} stopped work in "
+                f"{throttled / periods:.0%} of its periods",
                 "Raise the CPU limit, or lower WORKER_CONCURRENCY; work that is stopped is slow "
                 "and its leases run out.",
             )
@@ -118,12 +120,13 @@ def memory(
 def memory_limit(root: Path = Path("/")) -> tuple[int, str]:
     """The memory that may be used, bytes, and whose limit that is."""
     total = 0
-    for line in _text(root / "proc/meminfo").splitlines():
+    for line in read_kernel_file(root / "proc/meminfo").splitlines():
         if line.startswith("MemTotal:"):
             total = int(line.split()[1]) * 1024
     found = (total, "the machine's")
-    for name in ("memory.max", "memory.limit_in_bytes"):
-        for text, _ in _lines(root, "memory", name):
+    for group in control_groups("memory", root):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            text = group.read(name).strip()
             if text.isascii() and text.isdigit() and (total == 0 or int(text) < found[0]):
                 found = (int(text), "the control group's limit")
     return found
@@ -155,10 +158,8 @@ def limits(root: Path = Path("/")) -> Finding:
     """Open files and threads."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = "unlimited" if soft == resource.RLIM_INFINITY else str(soft)
-    pids = min(
-        (int(text) for text, _ in _lines(root, "pids", "pids.max") if text.isdigit()),
-        default=None,
-    )
+    pids_limits = (group.read("pids.max").strip() for group in control_groups("pids", root))
+    pids = min((int(text) for text in pids_limits if text.isdigit()), default=None)
     sentence = f"{files} open files, {'unlimited' if pids is None else pids} processes and threads"
     if soft != resource.RLIM_INFINITY and soft < _DESCRIPTORS:
         wide = hard == resource.RLIM_INFINITY or hard >= _DESCRIPTORS
@@ -212,38 +213,12 @@ def clock(ahead_s: float | None) -> Finding:
     )
 
 
-# --- reading the machine -------------------------------------------------------------------------
-
-
-def _lines(root: Path, controller: str, name: str) -> Iterator[tuple[str, str]]:
-    """The file `name` of our control group and those above it: its text, and the group's name."""
-    mount = root / "sys/fs/cgroup"
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if controllers and controller not in controllers.split(","):
-            continue
-        base = mount / controller if controllers else mount
-        group = PurePosixPath(path or "/")
-        for each in (group, *group.parents):
-            text = _text(base.joinpath(*each.parts[1:], name)).strip()
-            if text:
-                yield text, str(each)
-
-
 def _number(text: str, name: str) -> int | None:
     for line in text.splitlines():
         words = line.split()
         if len(words) == 2 and words[0] == name and words[1].isdigit():
             return int(words[1])
     return None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 def _size(count: int) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
 
 from vault_ml.inference.cpu_quota import (
-    cpu_groups,
     quota_of_cfs,
     quota_of_cpu_max,
     threads_for,
@@ -42,25 +41,6 @@ def test_reads_cpu_max(text: str, quota: float | None) -> None:
 )
 def test_reads_cfs(quota_us: str, period_us: str, quota: float | None) -> None:
     assert quota_of_cfs(quota_us, period_us) == quota
-
-
-@pytest.mark.parametrize(
-    ("text", "groups"),
-    [
-        pytest.param("", (None, None), id="empty"),
-        pytest.param("0::/a/b\n", (PurePosixPath("/a/b"), None), id="v2"),
-        pytest.param(
-            "5:memory:/m\n4:cpu,cpuacct:/c\n1:name=systemd:/s\n",
-            (None, PurePosixPath("/c")),
-            id="v1",
-        ),
-        pytest.param("nonsense\n", (None, None), id="nonsense"),
-    ],
-)
-def test_finds_the_groups(
-    text: str, groups: tuple[PurePosixPath | None, PurePosixPath | None]
-) -> None:
-    assert cpu_groups(text) == groups
 
 
 @pytest.mark.parametrize(

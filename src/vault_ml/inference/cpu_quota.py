@@ -13,7 +13,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from vault_ml.control_groups import control_groups
 
 
 def quota_of_cpu_max(text: str) -> float | None:
@@ -36,25 +38,6 @@ def quota_of_cfs(quota_us: str, period_us: str) -> float | None:
         None where there is no limit (a quota of -1) or the text says nothing usable.
     """
     return _ratio(quota_us.strip(), period_us.strip())
-
-
-def cpu_groups(proc_self_cgroup: str) -> tuple[PurePosixPath | None, PurePosixPath | None]:
-    """The v2 group and the v1 group of the `cpu` controller in a `/proc/self/cgroup`.
-
-    >>> cpu_groups("0::/user.slice")
-    (PurePosixPath('/user.slice'), None)
-    """
-    unified = legacy = None
-    for line in proc_self_cgroup.splitlines():
-        number, _, rest = line.partition(":")
-        controllers, colon, path = rest.partition(":")
-        if not colon:
-            continue
-        if number == "0" and not controllers:
-            unified = PurePosixPath(path)
-        elif "cpu" in controllers.split(","):
-            legacy = PurePosixPath(path)
-    return unified, legacy
 
 
 def threads_for(affinity: int, quotas: Iterable[float | None]) -> int:
@@ -83,23 +66,9 @@ def usable_cpus(root: Path = Path("/")) -> int:
 
 
 def _quotas(root: Path) -> Iterator[float | None]:
-    unified, legacy = cpu_groups(_text(root / "proc/self/cgroup"))
-    mount = root / "sys/fs/cgroup"
-    # A quota of any ancestor limits us too. In a container the path may be the host's, which is
-    # not mounted there: then only the root of what is mounted can be read, and it is ours.
-    for base in (mount, mount / "unified"):
-        for folder in _with_ancestors(base, unified):
-            yield quota_of_cpu_max(_text(folder / "cpu.max"))
-    for base in (mount / "cpu", mount / "cpu,cpuacct"):
-        for folder in _with_ancestors(base, legacy):
-            yield quota_of_cfs(
-                _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
-            )
-
-
-def _with_ancestors(base: Path, group: PurePosixPath | None) -> list[Path]:
-    below = [] if group is None else [group, *group.parents]
-    return [base, *(base / path.relative_to("/") for path in below if path.is_absolute())]
+    for group in control_groups("cpu", root):
+        yield quota_of_cpu_max(group.read("cpu.max"))
+        yield quota_of_cfs(group.read("cpu.cfs_quota_us"), group.read("cpu.cfs_period_us"))
 
 
 def _ratio(quota_us: str, period_us: str) -> float | None:
@@ -108,10 +77,3 @@ def _ratio(quota_us: str, period_us: str) -> float | None:
     except ValueError:
         return None
     return quota / period if quota > 0 and period > 0 else None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
