@@ -13,6 +13,7 @@ import pytest
 
 import video_clips as clips
 from byte_sources import CountingSource, decode_ranged
+from open_files import open_files, opened_since
 from vault_ml.errors import (
     DecoderFailed,
     RecordingIncomplete,
@@ -39,10 +40,6 @@ def pool() -> Iterator[DecoderPool]:
 def pid(pool: DecoderPool) -> int:
     (worker,) = pool._workers
     return worker.child.pid
-
-
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_the_same_frames_come_from_ranges_as_from_the_whole(pool: DecoderPool, clip: bytes) -> None:
@@ -110,7 +107,7 @@ def test_what_the_source_raises_is_raised_and_the_child_stays(
         assert len(recording.frames) == 5
     del recording
     assert pid(pool) == before
-    assert open_files() == files
+    assert opened_since(files) == []
 
 
 def test_the_time_that_fetching_takes_is_not_the_decoder_s(clip: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from open_files import open_files, opened_since
 from tiny_detector import LABELS, NET_WH, picture, share, tiny_metadata, tiny_weights
 from tiny_detector import write_tiny_model as write_model
 from vault_ml import detector_host, detector_process
@@ -311,27 +311,22 @@ def test_twenty_kills_under_load_cost_only_retries(detector: DetectorProcess) ->
 
 
 def test_nothing_is_left_behind(model: PreparedModel) -> None:
-    def descriptors() -> int:
-        # What earlier tests left to the garbage collector must not close while we count.
-        gc.collect()
-        return len(list(Path("/proc/self/fd").iterdir()))
-
-    before, threads_before = descriptors(), threading.active_count()
+    before, threads_before = open_files(), threading.active_count()
     pids = []
     with DetectorProcess(model, OPTIONS) as detector:
         detector.start()
         threads_running = threading.active_count()
-        running = descriptors()
+        running = len(opened_since(before))
         for kill in range(4):
             look(detector, kill)
             pids.append(pid_of(detector))
             os.kill(pids[-1], signal.SIGKILL)
             wait_for_restarts(detector, kill + 1)
             look(detector, kill)
-        assert descriptors() <= running
+        assert len(opened_since(before)) <= running
         assert threading.active_count() <= threads_running
         pids.append(pid_of(detector))
-    assert descriptors() <= before
+    assert opened_since(before) == []
     # The thread that starts children stays for as long as the process does.
     assert threading.active_count() <= threads_before + 1
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ from typing import Literal
 import httpx
 import pytest
 
+from open_files import open_files, opened_since
 from vault_ml.demo.vault_server import EmbeddedVault
 from vault_ml.errors import (
     ConfigError,
@@ -59,10 +59,6 @@ def vault(tmp_path: Path) -> Iterator[EmbeddedVault]:
 def client(vault: EmbeddedVault) -> Iterator[VaultClient]:
     with VaultClient(vault.url, ACCESS, SECRET, QUICK) as client:
         yield client
-
-
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def read(fd: int) -> bytes:
@@ -294,8 +290,7 @@ def test_many_threads_share_a_client_and_leak_nothing(tmp_path: Path, vault: Emb
             assert read(recording.fd) == contents[key]
             return recording.sha256
 
-    gc.collect()
-    before = open_descriptors()
+    before = open_files()
     with (
         VaultClient(vault.url, ACCESS, SECRET, VaultOptions(work_dir=tmp_path)) as client,
         ThreadPoolExecutor(8) as threads,
@@ -304,7 +299,7 @@ def test_many_threads_share_a_client_and_leak_nothing(tmp_path: Path, vault: Emb
     assert digests == [hashlib.sha256(content).hexdigest() for content in contents.values()]
     assert [r.path for r in vault.requests].count("/api/ping") == 1, "one thread looks for the root"
     # The server's ends of the connections close a moment later.
-    wait_until(lambda: open_descriptors() <= before)
+    wait_until(lambda: not opened_since(before), within_s=30)
 
 
 # --- credentials ---------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from open_files import open_files, opened_since
 from scripted_http import Ask, Line, Route, ScriptedServer, in_turn, reply, reply_json, reset
 from vault_ml.demo.vault_server import EmbeddedVault
 from vault_ml.errors import (
@@ -110,11 +111,12 @@ def test_a_recording_above_the_limit_is_not_even_begun() -> None:
 
 
 def test_a_closed_recording_is_not_read() -> None:
+    before = open_files()
     recording, _ = ranged(bytes(10))
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    assert opened_since(before)
     recording.close()
     recording.close()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before - 1
+    assert opened_since(before) == []
     with pytest.raises(ValueError, match="cannot read"):
         recording.read_at(0, 1)
 
