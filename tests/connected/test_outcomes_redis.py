@@ -58,7 +58,7 @@ def test_old_outcomes_are_forgotten_by_redis_itself(redis_server: RedisServer) -
     while store.find("run") is not None:
         assert time.monotonic() < deadline, "a mark must not make it stay for ever"
         time.sleep(0.05)
-    store._prune()
+    store._aged.prune()
     assert client(redis_server).dbsize() == 0
     store.close()
 

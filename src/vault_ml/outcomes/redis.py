@@ -17,7 +17,7 @@ from collections.abc import Callable
 from vault_ml.errors import OutcomesUnavailable
 from vault_ml.outcomes.port import Outcome
 from vault_ml.stores.address import RedisServer
-from vault_ml.stores.redis_server import RedisConnection
+from vault_ml.stores.redis_server import NamesByAge, RedisConnection
 
 _KEY = "vault-ml:outcome:"
 _BY_AGE = "vault-ml:outcomes"
@@ -48,9 +48,7 @@ class RedisOutcomes:
             clock: Unix seconds.
         """
         self._max_age_s = max_age_s
-        self._max_count = max_count
         self._clock = clock
-        self._until_prune = _PRUNE_EVERY
         self._redis = RedisConnection(
             server,
             variable="OUTCOMES",
@@ -58,6 +56,15 @@ class RedisOutcomes:
             away=OutcomesUnavailable,
             username=username,
             password=password,
+        )
+        self._aged = NamesByAge(
+            self._redis,
+            names=_BY_AGE,
+            prefix=_KEY,
+            max_age_s=max_age_s,
+            max_count=max_count,
+            every=_PRUNE_EVERY,
+            clock=clock,
         )
 
     def find(self, run_id: str) -> Outcome | None:
@@ -75,10 +82,7 @@ class RedisOutcomes:
             both.set(_KEY + run_id, _text(outcome), px=max(1, int(left_s * 1000)))
             both.zadd(_BY_AGE, {run_id: outcome.finished_at})
             both.execute()
-        self._until_prune -= 1
-        if self._until_prune <= 0:
-            self._until_prune = _PRUNE_EVERY
-            self._prune()
+        self._aged.written()
 
     def mark_removed(self, run_id: str) -> None:
         """As the port says."""
@@ -102,10 +106,6 @@ class RedisOutcomes:
     def close(self) -> None:
         """As the port says."""
         self._redis.close()
-
-    def _prune(self) -> None:
-        oldest = self._clock() - self._max_age_s
-        self._redis.keep_newest(_BY_AGE, _KEY, oldest=oldest, most=self._max_count)
 
 
 def _text(outcome: Outcome) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from vault_ml.errors import SceneUnavailable
 from vault_ml.stores.address import RedisServer
-from vault_ml.stores.redis_server import RedisConnection
+from vault_ml.stores.redis_server import NamesByAge, RedisConnection
 
 _KEY = "vault-ml:scene:"
 _BY_AGE = "vault-ml:scenes"
@@ -49,9 +49,7 @@ class RedisScenes:
         """
         self._server = server
         self._max_age_s = max_age_s
-        self._max_cameras = max_cameras
         self._clock = clock
-        self._until_prune = _PRUNE_EVERY
         self._redis = RedisConnection(
             server,
             variable="STATIC_MEMORY",
@@ -59,6 +57,15 @@ class RedisScenes:
             away=SceneUnavailable,
             username=username,
             password=password,
+        )
+        self._aged = NamesByAge(
+            self._redis,
+            names=_BY_AGE,
+            prefix=_KEY,
+            max_age_s=max_age_s,
+            max_count=max_cameras,
+            every=_PRUNE_EVERY,
+            clock=clock,
         )
 
     def change(self, camera: str, change: Callable[[str | None], str]) -> None:
@@ -79,11 +86,7 @@ class RedisScenes:
             raise SceneUnavailable(
                 f"What stood at {camera}, Redis at {self._server}, is changed by too many at once."
             )
-        self._until_prune -= 1
-        if self._until_prune <= 0:
-            self._until_prune = _PRUNE_EVERY
-            oldest = self._clock() - self._max_age_s
-            self._redis.keep_newest(_BY_AGE, _KEY, oldest=oldest, most=self._max_cameras)
+        self._aged.written()
 
     def ping(self) -> None:
         """As the port says."""

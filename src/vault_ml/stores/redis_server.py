@@ -117,22 +117,6 @@ class RedisConnection:
         except redis.RedisError as error:
             raise self._unavailable(error) from error
 
-    def keep_newest(self, by_age: str, prefix: str, *, oldest: float, most: int) -> None:
-        """Bound what is kept: the keys of what is too old have expired, their names have not.
-
-        Args:
-            by_age: the sorted set of names, by time.
-            prefix: of their keys.
-            oldest: names from before are forgotten, unix seconds.
-            most: of more names, the oldest are forgotten, and their keys.
-        """
-        with self.translated():
-            self.client.zremrangebyscore(by_age, "-inf", oldest)
-            surplus = self.client.zcard(by_age) - most
-            if surplus > 0:
-                names = self.client.zpopmin(by_age, surplus)
-                self.client.unlink(*(prefix + name.decode() for name, _ in names))
-
     def close(self) -> None:
         """Leave. Idempotent."""
         self.client.close()
@@ -142,3 +126,66 @@ class RedisConnection:
         return self._away(
             f"{self._what}, Redis at {self._server}, is {why} ({type(error).__name__})."
         )
+
+
+class NamesByAge:
+    """Bounds what is kept: the keys of what is too old expire by themselves, their names do not.
+
+    Whoever writes a key adds its name to the sorted set in the same step, then calls `written`.
+    """
+
+    def __init__(
+        self,
+        redis: RedisConnection,
+        *,
+        names: str,
+        prefix: str,
+        max_age_s: float,
+        max_count: int,
+        every: int,
+        clock: Callable[[], float],
+    ) -> None:
+        """Look at nothing yet.
+
+        Args:
+            redis: where they are.
+            names: the sorted set of names, by unix seconds.
+            prefix: of their keys.
+            max_age_s: older names are forgotten.
+            max_count: of more names, the oldest are forgotten, and their keys.
+            every: look after so many writes of ours; by so many `max_count` may be passed.
+            clock: Unix seconds.
+        """
+        self._redis = redis
+        self._names = names
+        self._prefix = prefix
+        self._max_age_s = max_age_s
+        self._max_count = max_count
+        self._every = every
+        self._clock = clock
+        self._until_prune = every
+
+    def written(self) -> None:
+        """Count a write, and prune when it is time.
+
+        Raises:
+            UnavailableError: as `RedisConnection.translated` makes it.
+        """
+        self._until_prune -= 1
+        if self._until_prune <= 0:
+            self._until_prune = self._every
+            self.prune()
+
+    def prune(self) -> None:
+        """Forget what is too old, and the oldest of what is too many.
+
+        Raises:
+            UnavailableError: as `RedisConnection.translated` makes it.
+        """
+        client = self._redis.client
+        with self._redis.translated():
+            client.zremrangebyscore(self._names, "-inf", self._clock() - self._max_age_s)
+            surplus = client.zcard(self._names) - self._max_count
+            if surplus > 0:
+                oldest = client.zpopmin(self._names, surplus)
+                client.unlink(*(self._prefix + name.decode() for name, _ in oldest))
