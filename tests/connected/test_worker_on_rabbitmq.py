@@ -36,7 +36,7 @@ class RabbitStand:
     def worker(self, **more: str) -> WorkerUnderTest:
         shared_file("models/yolo-fastest/yolo-fastest-1.1.weights")
         address = self.system.address
-        # hub-ml.yaml, MOVE_DISTANCE excepted; it sets the variables of both brokers.
+        # hub-ml.yaml; it sets the variables of both brokers.
         variables = {
             "QUEUE_SYSTEM": "RABBITMQ",
             "QUEUE_NAME": self.queue,
@@ -59,6 +59,7 @@ class RabbitStand:
             "FORWARDING_OBJECT_THRESHOLD": "10",
             "REMOVE_AFTER_PROCESSED": "false",
             "NUMBER_OF_PREDICTIONS": "10",
+            "MOVE_DISTANCE": "100",
             "MODEL": str(shared_file("models/yolo-fastest/yolo-fastest-1.1.cfg")),
             "LOG_FORMAT": "json",
             **({"RABBITMQ_VHOST": address.vhost} if address.vhost else {}),

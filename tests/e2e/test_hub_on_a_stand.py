@@ -90,6 +90,78 @@ def test_a_worker_in_hubs_pipeline_says_what_hubs_decoders_read(
     assert worker.stop() == 0
 
 
+def test_the_originals_hub_command_works_as_printed(stand: Stand, small_model: str) -> None:
+    """No Vault and no target: what is seen is said in the log, and an event is worked on once."""
+    stand.queue = "kcloud-analysis-queue.fifo"
+    printed = {
+        **dict.fromkeys(("QUEUE_TARGET", "VAULT_API_URL"), ""),
+        **dict.fromkeys(("VAULT_ACCESS_KEY", "VAULT_SECRET_KEY", "NUMBER_OF_PREDICTIONS"), ""),
+        # Beside what is printed: the Vault of this test is not on the Internet.
+        "MESSAGE_VAULT_ORIGINS": stand.vault.url.removesuffix("/api"),
+        "CONFIDENCE_THRESHOLD": "0.3",
+        "MODEL": small_model,
+    }
+
+    def work(number: int) -> None:
+        key = recording_name(number)
+        stand.vault.put(key, shared_file(ONE_PERSON).read_bytes())
+        stand.send(json.dumps(with_keys(stand, key, stand.vault.url)).encode())
+        worker = stand.worker(f"worker-{number}", **printed)
+        wait_for(lambda: bool(worker.lines("recording_processed")), 240, worker.output())
+        assert worker.stop() == 0
+        (line,) = worker.lines("recording_processed")
+        assert line["key"] == key, "what was done before does not come again"
+        assert line["objects"] >= 1
+        assert "Traceback" not in worker.output()
+
+    work(1)
+    work(2)
+
+
+def test_the_variables_of_hub_pipeline_classifier_work_as_it_documents(
+    stand: Stand, tiny_model: str
+) -> None:
+    results = stand.reader(stand.target)
+    vault = {name: stand.variables()[f"VAULT_{name}"] for name in ("ACCESS_KEY", "SECRET_KEY")}
+    worker = stand.worker(
+        **dict.fromkeys(("QUEUE_TARGET", "VAULT_API_URL", "NUMBER_OF_PREDICTIONS"), ""),
+        **dict.fromkeys(("VAULT_ACCESS_KEY", "VAULT_SECRET_KEY"), ""),
+        TARGET_QUEUE_NAME=stand.target,
+        STORAGE_URI=stand.vault.url,
+        STORAGE_ACCESS_KEY=vault["ACCESS_KEY"],
+        STORAGE_SECRET_KEY=vault["SECRET_KEY"],
+        RESULT_PROFILE="hub",
+        CLASSIFICATION_FPS="5",
+        CLASSIFICATION_THRESHOLD="0.3",
+        MAX_NUMBER_OF_PREDICTIONS="20",
+        MIN_DISTANCE="50",
+        MIN_STATIC_DISTANCE="50",
+        MIN_DETECTIONS="5",
+        ALLOWED_CLASSIFICATIONS="0, 1, 2, 3, 5, 7",
+        MODEL=tiny_model,
+    )
+    stand.store(recording_name(1), shared_file(STREET).read_bytes())
+    wait_for(lambda: len(results.messages) == 1, 240, f"a result; {worker.output()}")
+    (document,) = results.documents()
+    decode(document["data"], CLASSIFY_DATA)
+    run, details = document["data"]["run"], document["data"]["details"]
+    assert (run["sampling"], run["looked_at"]) == ("fps", 20)
+    counted = [each for each in run["tracks"] if each["reason"] is None]
+    assert counted
+    for track in counted:
+        assert track["label"] == "person"
+        assert track["travelled_px"] >= 50
+        assert len(track["frames"]) >= 5
+    left_out = [each["reason"] for each in run["tracks"] if each["reason"] is not None]
+    assert any("MIN_DETECTIONS is 5" in reason for reason in left_out)
+    assert {each["isStatic"] for each in details} == {True, False}
+    assert {each["classified"] for each in details} <= {
+        "pedestrian", "cyclist", "car", "motorbike", "bus", "lorry",
+    }  # fmt: skip
+    assert document["data"]["objectCount"] == len(counted)
+    assert worker.stop() == 0
+
+
 def test_a_parked_car_is_reported_once_by_a_worker_that_remembers(
     stand: Stand, tiny_model: str, tmp_path: Path
 ) -> None:
