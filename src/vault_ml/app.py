@@ -12,7 +12,7 @@ import platform
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import FrameType
 
@@ -689,22 +689,6 @@ def checks(
             producer.close(1.0)
         return Finding(Level.OK, f"{broker.where} answers")
 
-    def check_outcomes() -> Finding:
-        store = _outcome_store(chosen)
-        try:
-            store.ping()
-        finally:
-            store.close()
-        return Finding(Level.OK, f"{chosen.outcomes} answers")
-
-    def check_scene() -> Finding:
-        store = _scene_store(chosen)
-        try:
-            store.ping()
-        finally:
-            store.close()
-        return Finding(Level.OK, f"{chosen.static_memory} answers")
-
     yield "model", check_model
     if with_machine:
         if isinstance(device := found.get("device"), str):
@@ -715,9 +699,18 @@ def checks(
     yield "vault", check_vault
     yield "broker", check_broker
     if chosen.outcomes is not None:
-        yield "outcomes", check_outcomes
+        yield "outcomes", lambda: _check_store(_outcome_store, chosen, chosen.outcomes)
     if chosen.static_memory is not None:
-        yield "static memory", check_scene
+        yield "static memory", lambda: _check_store(_scene_store, chosen, chosen.static_memory)
+
+
+def _check_store(
+    open_it: Callable[[Settings], OutcomeStore | SceneStore], chosen: Settings, where: str | None
+) -> Finding:
+    """Whether a memory at the address `where` answers."""
+    with closing(open_it(chosen)) as store:
+        store.ping()
+    return Finding(Level.OK, f"{where} answers")
 
 
 def _memory(chosen: Settings, model: PreparedModel, log: Logger) -> Finding:

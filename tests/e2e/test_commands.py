@@ -249,7 +249,9 @@ def test_a_worker_that_has_not_begun_yet_can_be_told_to_go() -> None:
         assert worker.wait(30) == 0
 
 
-def test_doctor_looks_at_the_machine_even_where_the_settings_are_wrong(tiny: Path) -> None:
+def test_doctor_looks_at_the_machine_even_where_the_settings_are_wrong(
+    tiny: Path, tmp_path: Path
+) -> None:
     done = vault_ml("doctor", "--json", QUEUE_NAME="q")
     assert done.returncode == 2, (done.stdout, done.stderr)
     levels = {row["check"]: row["level"] for row in rows(done.stdout)}
@@ -260,15 +262,19 @@ def test_doctor_looks_at_the_machine_even_where_the_settings_are_wrong(tiny: Pat
     done = vault_ml(
         "doctor", QUEUE_NAME="q", KAFKA_BROKER=nowhere, MODEL=str(tiny), CACHE_DIR="/proc/none",
         VAULT_API_URL=f"http://{nowhere}", VAULT_ACCESS_KEY="a", VAULT_SECRET_KEY="s",
+        OUTCOMES=f"sqlite:{tmp_path / 'runs.db'}", STATIC_MEMORY=f"sqlite:{tmp_path / 'scenes.db'}",
     )  # fmt: skip
     assert done.returncode == 2, (done.stdout, done.stderr)
-    marks = {
-        line.split()[1]: line.split()[0] for line in done.stdout.splitlines() if line[0] != " "
-    }
+    found = [line for line in done.stdout.splitlines() if line[0] != " "]
+    # Sentences begin in one column, behind the longest name.
+    assert all(line[18] == " " != line[19] for line in found), done.stdout
+    marks = {line[5:18].rstrip(): line[:3].rstrip() for line in found}
     assert set(marks) == {
-        *("processors", "limits", "settings", "cache", "model", "decoders", "vault", "broker")
+        *("processors", "limits", "settings", "cache", "model", "decoders", "vault", "broker"),
+        *("outcomes", "static memory"),
     }
     assert marks["cache"] == marks["vault"] == marks["broker"] == "NOT"
+    assert marks["outcomes"] == marks["static memory"] == "ok"
     assert marks["decoders"] in {"ok", "hm"}
     assert "-> Set CACHE_DIR to a folder" in done.stdout
     assert "Traceback" not in done.stderr

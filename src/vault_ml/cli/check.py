@@ -11,6 +11,9 @@ import typer
 
 _MARKS = {"ok": "ok", "doubtful": "hm", "wrong": "NOT"}
 _WIDTH = 100
+# The longest name that `app.checks` gives.
+_NAME_WIDTH = len("static memory")
+_ADVICE = " " * (6 + _NAME_WIDTH)
 
 
 def check(
@@ -60,14 +63,14 @@ def _examine(*, as_json: bool, with_machine: bool) -> None:
             }
             print(json.dumps(line), flush=True)
             continue
-        print(f"{_MARKS[finding.level]:<3}  {name:<10} {finding.sentence}", flush=True)
+        print(f"{_MARKS[finding.level]:<3}  {name:<{_NAME_WIDTH}} {finding.sentence}", flush=True)
         if finding.advice:
             print(
                 textwrap.fill(
                     finding.advice,
                     _WIDTH,
-                    initial_indent=" " * 16 + "-> ",
-                    subsequent_indent=" " * 19,
+                    initial_indent=_ADVICE + "-> ",
+                    subsequent_indent=_ADVICE + "   ",
                 ),
                 flush=True,
             )
