@@ -11,7 +11,6 @@ import os
 import re
 import sys
 import tempfile
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -21,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vault_ml.errors import ConfigError, DetectorUnavailable, ModelError
+from vault_ml.inference.compiled_sizes import CompiledSizes
 from vault_ml.inference.cpu_quota import usable_cpus
 from vault_ml.inference.pictures import check_pictures, to_tensor
 from vault_ml.inference.port import RuntimeInfo
 
-_MOST_SIZES = 4
 _SUCCESS = 0
 
 
@@ -75,7 +74,7 @@ class Mnn:
                 self._net: Any = self._mnn.Interpreter(str(converted))
         if not self._net:
             raise ModelError(f"MNN cannot load {model}; set RUNTIME=onnxruntime")
-        self._sizes: OrderedDict[tuple[int, int], Any] = OrderedDict()
+        self._sizes: CompiledSizes[Any] = CompiledSizes()
         self._session(first_wh or net_wh)
 
     @property
@@ -131,16 +130,13 @@ class Mnn:
         return results
 
     def _session(self, wh: tuple[int, int]) -> Any:
-        session = self._sizes.get(wh)
-        if session is None:
-            if len(self._sizes) >= _MOST_SIZES:
-                self._sizes.popitem(last=False)
-            with _nothing_printed():
-                session = self._net.createSession(self._options)
-                self._net.resizeTensor(self._net.getSessionInput(session), (1, 3, wh[1], wh[0]))
-                self._net.resizeSession(session)
-            self._sizes[wh] = session
-        self._sizes.move_to_end(wh)
+        return self._sizes.get(wh, lambda: self._resized(wh))
+
+    def _resized(self, wh: tuple[int, int]) -> Any:
+        with _nothing_printed():
+            session = self._net.createSession(self._options)
+            self._net.resizeTensor(self._net.getSessionInput(session), (1, 3, wh[1], wh[0]))
+            self._net.resizeSession(session)
         return session
 
 

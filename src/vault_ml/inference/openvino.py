@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vault_ml.errors import ConfigError, DetectorUnavailable, ModelError
+from vault_ml.inference.compiled_sizes import CompiledSizes
 from vault_ml.inference.cpu_quota import usable_cpus
 from vault_ml.inference.lanes import lanes_for
 from vault_ml.inference.pictures import check_pictures
 from vault_ml.inference.port import RuntimeInfo
 
 _TELEMETRY = "openvino_telemetry"
-# Compiled sizes that are kept; each holds the weights in the processor's layout.
-_MOST_SIZES = 4
 
 
 class OpenVino:
@@ -72,15 +69,14 @@ class OpenVino:
             self._options["CACHE_DIR"] = str(cache)
         self._core: Any = self._ov.Core()
         self._model: Any = _read(self._core, model)
-        self._lock = threading.Lock()
-        self._sizes: OrderedDict[tuple[int, int], _Compiled] = OrderedDict()
+        self._sizes: CompiledSizes[_Compiled] = CompiledSizes()
         self._info = RuntimeInfo(f"openvino {_version(self._ov)}", "cpu", precision)
         self._is_closed = False
         try:
             self._compiled(first_wh or net_wh)
         except Exception as error:
             raise ModelError(
-                f"OpenVINO cannot compile {model}: {_first_line(error)}; convert it again, or set "
+                f"OpenVINO cannot compile {model}: {_last_line(error)}; convert it again, or set "
                 "RUNTIME=onnxruntime"
             ) from error
 
@@ -115,7 +111,7 @@ class OpenVino:
             each = [compiled.run(picture) for picture in pixels]
         except Exception as error:  # its errors share no base class
             raise DetectorUnavailable(
-                f"{self._info.runtime} failed on cpu: {_first_line(error)}"
+                f"{self._info.runtime} failed on cpu: {_last_line(error)}"
             ) from error
         return [np.concatenate(parts) for parts in zip(*each, strict=True)]
 
@@ -126,16 +122,7 @@ class OpenVino:
         self._model = self._core = None
 
     def _compiled(self, wh: tuple[int, int]) -> _Compiled:
-        """The model for this size: compiled when first met, then kept."""
-        with self._lock:
-            compiled = self._sizes.get(wh)
-            if compiled is None:
-                if len(self._sizes) >= _MOST_SIZES:
-                    self._sizes.popitem(last=False)
-                compiled = _Compiled(self._compile(wh))
-                self._sizes[wh] = compiled
-            self._sizes.move_to_end(wh)
-            return compiled
+        return self._sizes.get(wh, lambda: _Compiled(self._compile(wh)))
 
     def _compile(self, wh: tuple[int, int]) -> Any:
         """Bytes go in, as they lie in memory; conversion and scaling are the graph's."""
@@ -206,7 +193,7 @@ def _read(core: Any, model: Path) -> Any:
         raise
     except Exception as error:
         raise ModelError(
-            f"OpenVINO cannot load {model}: {_first_line(error)}; the file is damaged or not a "
+            f"OpenVINO cannot load {model}: {_last_line(error)}; the file is damaged or not a "
             "model, convert or quantize it again"
         ) from error
     return network
@@ -217,6 +204,7 @@ def _version(openvino: Any) -> str:
     return str(openvino.__version__).split("-", 1)[0]
 
 
-def _first_line(error: Exception) -> str:
+def _last_line(error: Exception) -> str:
+    """What went wrong: the lines before it name places in its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:300]
