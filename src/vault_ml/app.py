@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
-import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from types import FrameType
 
 from vault_ml import __version__, failpoints, machine, settings
 from vault_ml.backoff import Backoff
@@ -46,6 +43,7 @@ from vault_ml.scene.memory import SceneMemory
 from vault_ml.scene.opening import open_scenes
 from vault_ml.scene.port import SceneStore
 from vault_ml.settings import Settings
+from vault_ml.signals import Signals, begin_again
 from vault_ml.sinks.forward_hub import ForwardDetections, ForwardToHubQueue, Hub
 from vault_ml.sinks.forward_media import ForwardMedia
 from vault_ml.sinks.forward_metadata import ForwardMetadata
@@ -81,6 +79,8 @@ _TYPICAL_BYTES = 16 * 1024 * 1024
 def work(environ: Mapping[str, str]) -> None:
     """Be the worker until SIGTERM or SIGINT, then drain; a second signal exits at once.
 
+    SIGHUP drains as well, and then begins from scratch with what is set by then (`signals`).
+
     Raises:
         ConfigError: something must be changed before this can work.
         DetectorUnavailable: detector or decoders failed three times in a row. What was in flight
@@ -94,7 +94,8 @@ def work(environ: Mapping[str, str]) -> None:
         failpoints.arm(places)
         log.warning("failpoints_armed", reason="a test means to end this worker", places=places)
     stop = threading.Event()
-    _stop_on_signals(stop, log)
+    signals = Signals(stop, lambda: _try_settings(environ, chosen), log)
+    signals.listen()
     metrics, health = Metrics(), Health()
     watchdog = _Watchdog(stop, log)
     with ExitStack() as stack:
@@ -106,6 +107,9 @@ def work(environ: Mapping[str, str]) -> None:
         worker = _wire(chosen, stack, watchdog, log, metrics, health)
         if worker is not None:
             worker.run()
+    if signals.begins_again:
+        log.info("worker_reloading")
+        begin_again()
     log.info("worker_stopped")
     if watchdog.reason is not None:
         raise DetectorUnavailable(f"given up after three failures in a row: {watchdog.reason}")
@@ -351,15 +355,17 @@ def _at_start(ping: Callable[[], None]) -> None:
         raise _Refused(error) from error
 
 
-def _stop_on_signals(stop: threading.Event, log: Logger) -> None:
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
-            os._exit(128 + number)  # the second one: at once, children follow by themselves
-        stop.set()
-        log.info("signal_received", signal=signal.Signals(number).name)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+def _try_settings(environ: Mapping[str, str], in_force: Settings) -> None:
+    """Raise a `VaultMLError` where a worker could not begin with what is set now."""
+    try:
+        chosen = settings.load(environ)
+        # Not the check of the model: it starts a detector, and there may not be memory for two.
+        _model(chosen, configure("json", "ERROR"), None)
+        for name, check in checks(environ):
+            if name in ("settings", "vault", "broker"):
+                check()
+    finally:
+        configure(in_force.log_format, in_force.log_level)  # libraries speak to us again
 
 
 def _model(chosen: Settings, log: Logger, recording_log: RecordingLog | None) -> PreparedModel:
