@@ -6,11 +6,15 @@ set -euo pipefail
 environment=$1
 site=$("$environment/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 cd "$site"
-# Tests of numpy and onnx, and C headers for extensions of theirs.
+# Tests of numpy, scipy and onnx, and C headers for extensions of theirs.
 rm -rf numpy/tests numpy/*/tests numpy/*/*/tests onnx/test onnx/backend/test numpy/_core/include
+rm -rf scipy/*/tests scipy/*/*/tests
 find onnx \( -name '*.h' -o -name '*.cc' -o -name '*.proto*' \) -delete
 # Tools of onnxruntime for training and conversion.
 rm -rf onnxruntime/transformers onnxruntime/quantization onnxruntime/tools
+# OpenVINO for Intel's GPUs and NPUs, and its readers of files that are not ONNX.
+rm -rf openvino/include openvino/libs/cache.json openvino/libs/libopenvino_intel_{gpu,npu}_plugin.so
+rm -f openvino/libs/libopenvino_{tensorflow,tensorflow_lite,pytorch,paddle,gguf,jax}_frontend.so*
 # Cascades of OpenCV for faces; stubs for type checkers.
 rm -rf cv2/data/*.xml
 find . -name '*.pyi' -delete
