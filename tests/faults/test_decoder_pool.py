@@ -333,20 +333,19 @@ def test_three_children_in_a_row_that_do_not_start_are_no_accident(
 ) -> None:
     said: list[str] = []
     with DecoderPool(1, on_hopeless=said.append) as pool:
-        with monkeypatch.context() as patch:
-            patch.setattr(pool_module, "_MODULE", "no_such_module")
-            pool.discard(next(iter(pool._workers)))
-            for attempt in range(2):
-                with pytest.raises(DecoderFailed):
-                    decode(pool, clip)
-                assert said == [], f"after {attempt + 1}"
+
+        def no_child_starts(times: int) -> None:
+            with monkeypatch.context() as patch:
+                patch.setattr(pool_module, "_MODULE", "no_such_module")
+                pool.discard(next(iter(pool._workers)))
+                for _ in range(times):
+                    with pytest.raises(DecoderFailed):
+                        decode(pool, clip)
+
+        no_child_starts(2)
+        assert said == [], "two in a row may be an accident"
         assert works(pool, clip), "one that starts in between makes it an accident"
-        with monkeypatch.context() as patch:
-            patch.setattr(pool_module, "_MODULE", "no_such_module")
-            pool.discard(next(iter(pool._workers)))
-            for _ in range(3):
-                with pytest.raises(DecoderFailed):
-                    decode(pool, clip)
+        no_child_starts(3)
     (reason,) = said
     assert reason.startswith("no decoder starts")
     assert "no_such_module" in capfd.readouterr().err
