@@ -16,33 +16,23 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 from connected.apache_kafka_system import ApacheKafkaSystem
+from connected.kafka_worker import CONCURRENCY, worker_on_kafka
 from connected.start_kafka import VERSION, ApacheKafka
 from fixed_results import one_person
-from vault_ml.backoff import Backoff
-from vault_ml.brokers.dead_letter import DeadLetters
 from vault_ml.brokers.kafka import KafkaConsumer, KafkaProducer
 from vault_ml.brokers.port import Message
 from vault_ml.event import RecordingEvent
-from vault_ml.outage import Outages
-from vault_ml.pipeline import Pipeline, Progress
-from vault_ml.removal import Removals
-from vault_ml.sinks.port import Processed, Sink
-from vault_ml.sinks.publish import Publish
-from vault_ml.telemetry.health import Health
-from vault_ml.telemetry.logs import RecordingLog, configure
-from vault_ml.telemetry.metrics import Metrics
-from vault_ml.vault.clients import VaultClients
-from vault_ml.worker import Worker, WorkerOptions
+from vault_ml.pipeline import Progress
+from vault_ml.sinks.port import Processed
+from vault_ml.telemetry.logs import configure
+from vault_ml.worker import Worker
 
 FLOOR = 0.9
-CONCURRENCY = 3
 PARTITIONS = 3
 WORK_MS = (0.0, 10.0, 50.0)
 WAIT_S = 120.0
@@ -71,44 +61,23 @@ def event_body(number: int) -> bytes:
 def worker_on(
     system: ApacheKafkaSystem, queue: str, target: str, pipeline: FixedPipeline, *, with_them: bool
 ) -> tuple[Worker, threading.Event, KafkaProducer]:
-    """The worker as `app.py` wires it for Kafka, with the fixed pipeline."""
+    """The worker with the fixed pipeline, with transactions or without."""
     log = configure("json", "ERROR", stream=sys.stderr)
     options = replace(system.options(), transactions=with_them)
     consumer = KafkaConsumer(options, queue, log=log)
     producer = KafkaProducer(options, log=log)
     stop = threading.Event()
-    outages = Outages(
-        backoff=Backoff(0.1, 0.5),
-        stop=stop,
-        on_pause=consumer.pause,
-        on_resume=consumer.resume,
-        log=log,
-    )
-    metrics = Metrics()
-    sinks: Sequence[Sink] = [] if with_them else [Publish(producer, target, timeout_s=30.0)]
-    worker = Worker(
+    worker = worker_on_kafka(
         consumer,
-        cast("Pipeline", pipeline),
-        sinks,
-        DeadLetters(
-            producer, f"{queue}.dlq", queue=queue, host="h", version="0", with_settlement=with_them
-        ),
-        Removals(cast("VaultClients", None), outages, on_removed=metrics.removed, log=log),
-        outages,
-        WorkerOptions(
-            concurrency=CONCURRENCY,
-            max_attempts=3,
-            retry=Backoff(0.1, 0.5),
-            drain_s=10.0,
-            remove=False,
-            remove_forwarded=False,
-        ),
+        producer,
+        pipeline,
+        queue=queue,
+        target=target,
+        letters=f"{queue}.dlq",
+        transactions=with_them,
+        drain_s=10.0,
         stop=stop,
-        metrics=metrics,
-        health=Health(),
         log=log,
-        recording_log=RecordingLog("json", log),
-        settles_with=lambda done: [(target, done.message)] if with_them else (),
     )
     return worker, stop, producer
 

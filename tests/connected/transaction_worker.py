@@ -16,27 +16,20 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from connected.apache_kafka_system import kafka_options
+from connected.kafka_worker import worker_on_kafka
 from connected.meddling import meddle
 from connected.start_kafka import Address
 from fixed_results import one_person
-from vault_ml.backoff import Backoff
-from vault_ml.brokers.dead_letter import DeadLetters
 from vault_ml.brokers.kafka import KafkaConsumer, KafkaProducer
 from vault_ml.brokers.port import Message
 from vault_ml.errors import UndecodableRecording
 from vault_ml.event import RecordingEvent
-from vault_ml.outage import Outages
-from vault_ml.pipeline import Pipeline, Progress
-from vault_ml.removal import Removals
+from vault_ml.pipeline import Progress
 from vault_ml.sinks.port import Processed
-from vault_ml.telemetry.health import Health
-from vault_ml.telemetry.logs import RecordingLog, configure
-from vault_ml.telemetry.metrics import Metrics
-from vault_ml.vault.clients import VaultClients
-from vault_ml.worker import Worker, WorkerOptions
+from vault_ml.telemetry.logs import configure
 
 # The shortest that Apache Kafka takes in the tests, so that a dead member is missed soon.
 EXTRA = {
@@ -81,38 +74,17 @@ def main(address: str, group: str, queue: str, *fate: str) -> None:
     )
     consumer = KafkaConsumer(options, queue, log=log, prefetch=20)
     producer = KafkaProducer(options, log=log)
-    outages = Outages(
-        backoff=Backoff(0.1, 0.5),
-        stop=stop,
-        on_pause=consumer.pause,
-        on_resume=consumer.resume,
-        log=log,
-    )
-    metrics = Metrics()
-    target = f"{queue}-results"
-    Worker(
+    worker_on_kafka(
         consumer,
-        cast("Pipeline", FastPipeline()),
-        [],
-        DeadLetters(
-            producer, f"{queue}-letters", queue=queue, host="h", version="0", with_settlement=True
-        ),
-        Removals(cast("VaultClients", None), outages, on_removed=metrics.removed, log=log),
-        outages,
-        WorkerOptions(
-            concurrency=3,
-            max_attempts=3,
-            retry=Backoff(0.1, 0.5),
-            drain_s=5.0,
-            remove=False,
-            remove_forwarded=False,
-        ),
+        producer,
+        FastPipeline(),
+        queue=queue,
+        target=f"{queue}-results",
+        letters=f"{queue}-letters",
+        transactions=True,
+        drain_s=5.0,
         stop=stop,
-        metrics=metrics,
-        health=Health(),
         log=log,
-        recording_log=RecordingLog("json", log),
-        settles_with=lambda processed: [(target, processed.message)],
     ).run()
     producer.close(1.0)
 
