@@ -10,9 +10,9 @@ from enum import StrEnum
 import numpy as np
 
 from vault_ml.detection import Detections
+from vault_ml.tracking.boxes import same_objects
 from vault_ml.tracking.distance import Distance, travel
 from vault_ml.tracking.track import Track
-from vault_ml.tracking.tracker import same_objects
 
 # For each detection of a frame: why it is of no interest, or None.
 Reasons = Sequence[str | None]

@@ -2,18 +2,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 
 from accuracy.scenes import HEIGHT, LABELS, WIDTH, shoot, things
 from vault_ml.detection import Detections
 from vault_ml.geometry import SAME_OBJECT_IOU, FrameXyxy, Letterbox, iou
 from vault_ml.tracking.appearance import LENGTH, describe
+from vault_ml.tracking.assignment import best_pairs
+from vault_ml.tracking.boxes import Boxes, same_objects
 from vault_ml.tracking.distance import Distance, travel
 from vault_ml.tracking.following import follow
-from vault_ml.tracking.likelihood import Looks, class_scores, scores
+from vault_ml.tracking.likelihood import class_scores, weigh
 from vault_ml.tracking.motion import MEMORY_S, Motion, noise_var
+from vault_ml.tracking.objects import LOG_MOVES, LOG_STANDS, LOOKS, SEEN_AT, Objects
 from vault_ml.tracking.pairs import within
 from vault_ml.tracking.track import Observation, Track
-from vault_ml.tracking.tracker import FORGET_AFTER_S, Tracker, same_objects
+from vault_ml.tracking.tracker import FORGET_AFTER_S, Tracker
 from vault_ml.video.frame import Frame
 
 FRAME_WH = (1280, 720)
@@ -190,21 +194,37 @@ def test_boxes_outside_the_picture_and_none_can_be_described() -> None:
     assert np.isfinite(describe(picture, outside)).all()
 
 
+def after(motion: Motion, *steps: float) -> Motion:
+    then = Motion(motion.table.copy())
+    for seconds in steps:
+        then.go_on(seconds)
+    return then
+
+
 def test_what_is_not_seen_may_be_anywhere_but_not_ever_faster() -> None:
-    start = Motion.at_rest(np.zeros((2, 1)), np.array([50.0]))
-    soon, later, late = (start.after(np.array([s])) for s in (0.1, 1.0, 100.0))
+    start = Motion.at_rest(np.zeros((2, 1)), np.array([2500.0]))
+    soon, later, late = (after(start, seconds) for seconds in (0.1, 1.0, 100.0))
     assert soon.place_var[0] < later.place_var[0] < late.place_var[0]
     assert late.velocity_var[0] == pytest.approx(start.velocity_var[0])
     # The way grows with the root of the time: a hundred times as long is ten times as far.
     assert late.place_var[0] == pytest.approx(2 * MEMORY_S * 100 * start.velocity_var[0], rel=0.1)
 
 
+def test_many_steps_of_time_are_one_of_all_of_it() -> None:
+    start = Motion.at_rest(np.array([[3.0, 80.0], [5.0, 9.0]]), np.array([2500.0, 40.0]))
+    start.velocity[:] = [[20.0, -4.0], [0.0, 7.0]]
+    many = after(start, 0.07, 0.4, 0.0, 3.0, 0.13)
+    np.testing.assert_allclose(many.table, after(start, 3.6).table, rtol=1e-9, atol=1e-9)
+
+
 def test_a_velocity_is_learnt_and_forgotten() -> None:
-    motion, length = Motion.at_rest(np.zeros((2, 1)), np.array([50.0])), np.array([50.0])
+    area = np.array([2500.0])
+    motion = Motion.at_rest(np.zeros((2, 1)), area)
     for n in range(1, 6):
-        motion = motion.after(np.array([0.5])).corrected(np.array([[30.0 * n], [0.0]]), length)
+        motion.go_on(0.5)
+        motion.correct(np.array([[30.0 * n], [0.0]]), area, noise_var(area))
     assert motion.velocity[0, 0] == pytest.approx(60, rel=0.25)
-    ahead = motion.after(np.array([60.0]))
+    ahead = after(motion, 60.0)
     assert ahead.place[0, 0] - motion.place[0, 0] == pytest.approx(
         MEMORY_S * motion.velocity[0, 0], rel=0.01
     )
@@ -213,45 +233,57 @@ def test_a_velocity_is_learnt_and_forgotten() -> None:
 # --- how pairs are weighed ------------------------------------------------------------------------
 
 
-def weighed_plainly(t: int, d: int, seconds: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """What `scores` says of a random scene, and what a plain loop over all pairs says."""
-    rng = np.random.default_rng(seed)
-    area, classes = 1280.0 * 720.0, class_scores(LABELS)
+def a_crowd(t: int, d: int, seconds: float, rng: np.random.Generator) -> tuple[Objects, Boxes]:
+    """Objects, each gone on for up to so many seconds until 0, and boxes; half of them match."""
     gap = rng.uniform(0.01, 1.0, t) * seconds
 
-    def looks(n: int) -> Looks:
+    def boxes(n: int) -> Boxes:
         colours = rng.random((n, 8)).astype(np.float32)
         colours /= np.linalg.norm(colours, axis=1, keepdims=True)
-        table = np.concatenate(
-            [rng.uniform(0, 1280, (1, n)), rng.uniform(0, 720, (1, n)), rng.normal(4, 0.2, (2, n))]
-        )
-        return Looks(table, rng.integers(0, len(LABELS), n), colours)
+        centre = np.stack([rng.uniform(0, 1280, n), rng.uniform(0, 720, n)])
+        log_size = rng.normal(4, 0.2, (2, n))
+        area = np.exp(log_size.sum(axis=0))
+        table = np.concatenate([centre, log_size, area[None], noise_var(area)[None]])
+        return Boxes([(i,) for i in range(n)], table, rng.integers(0, len(LABELS), n), colours)
 
-    known, boxes = looks(t), looks(d)
+    before, now = boxes(t), boxes(d)
     both = min(t, d) // 2  # of which some are where they were
-    boxes.centre[:, :both] = known.centre[:, :both] + rng.normal(0, 15, (2, both))
-    boxes.class_id[:both] = known.class_id[:both]
-    lengths = [np.exp(each.log_size.mean(axis=0)) for each in (known, boxes)]
-    is_still = rng.uniform(0.02, 0.98, t)
-    then = Motion.at_rest(known.centre, lengths[0])
-    then.velocity[:] = rng.normal(0, 60, (2, t))
-    then = then.after(gap)
-    got = scores(then, known, is_still, gap, boxes, lengths[1], classes=classes, area=area)
-    plain = np.zeros((t, d))
+    now.table[:2, :both] = before.table[:2, :both] + rng.normal(0, 8, (2, both))
+    now.class_id[:both] = before.class_id[:both]
+    known = Objects.begun(1, before, np.arange(t), 0.0)
+    known.motion.velocity[:] = rng.normal(0, 60, (2, t))
+    stands = rng.uniform(0.02, 0.98, t)
+    known.table[LOG_STANDS], known.table[LOG_MOVES] = np.log(stands), np.log1p(-stands)
+    known.table[SEEN_AT] = -gap
     for i in range(t):
+        Motion(known.motion.table[:, i : i + 1]).go_on(gap[i])
+    return known, now
+
+
+def weighed_plainly(t: int, d: int, seconds: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """What `weigh` says of a random scene, and what a plain loop over all pairs says."""
+    known, boxes = a_crowd(t, d, seconds, np.random.default_rng(seed))
+    area, classes = 1280.0 * 720.0, class_scores(LABELS)
+    pairs = weigh(known, boxes, 0.0, classes, area)
+    assert (pairs.score > 0).all()
+    got, plain = np.zeros((t, d)), np.zeros((t, d))
+    got[pairs.row, pairs.column] = pairs.score
+    assert known.colours is not None
+    assert boxes.colours is not None
+    for i in range(t):
+        looks, stands = known.table[LOOKS][:, i], np.exp(known.table[LOG_STANDS][i])
         for j in range(d):
-            noise = noise_var(lengths[1][j])
+            box = boxes.table[:4, j]
+            noise = noise_var(boxes.table[4, j])
             density = 0.0
             for place, var, weight in (
-                (then.place[:, i], then.place_var[i], 1 - is_still[i]),
-                (known.centre[:, i], noise_var(lengths[0][i]), is_still[i]),
+                (known.motion.place[:, i], known.motion.place_var[i], 1 - stands),
+                (looks[:2], noise_var(np.exp(looks[2:].sum())), stands),
             ):
-                off = np.square(place - boxes.centre[:, j]).sum()
+                off = np.square(place - box[:2]).sum()
                 density += weight * np.exp(-off / (2 * (var + noise))) / (2 * np.pi * (var + noise))
-            size_var = 0.12**2 + 0.10**2 * gap[i]
-            off = np.square(known.log_size[:, i] - boxes.log_size[:, j]).sum()
-            assert known.colours is not None
-            assert boxes.colours is not None
+            size_var = 0.12**2 - 0.10**2 * known.table[SEEN_AT, i]
+            off = np.square(looks[2:] - box[2:]).sum()
             total = (
                 np.log(max(density, 1e-300) * area)
                 + np.log(0.7**2 / size_var)
@@ -273,6 +305,19 @@ def test_all_pairs_at_once_are_weighed_as_one_after_the_other(seconds: float) ->
 def test_without_objects_or_boxes_there_are_no_pairs() -> None:
     assert weighed_plainly(0, 3, 1.0, seed=5)[0].shape == (0, 3)
     assert weighed_plainly(3, 0, 1.0, seed=5)[0].shape == (3, 0)
+
+
+@pytest.mark.parametrize("density", [0.02, 0.1, 0.6])
+def test_the_best_pairs_are_those_of_an_assignment_of_all_rows_and_columns(density: float) -> None:
+    rng = np.random.default_rng(7)
+    for shape in ((1, 1), (12, 20), (30, 30), (40, 9)):
+        score = np.where(rng.random(shape) < density, rng.uniform(0.1, 20, shape), 0.0)
+        row, column = np.nonzero(score)
+        rows, columns = best_pairs(row, column, score[row, column], shape)
+        assert len(set(rows.tolist())) == len(rows) == len(set(columns.tolist())) == len(columns)
+        assert (score[rows, columns] > 0).all()
+        best = score[linear_sum_assignment(score, maximize=True)].sum()
+        assert score[rows, columns].sum() == pytest.approx(best)
 
 
 # --- distances ------------------------------------------------------------------------------------

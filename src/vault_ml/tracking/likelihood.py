@@ -1,20 +1,23 @@
 """How much better "the same object" explains a box than "one that was not seen before".
 
 Everything is a logarithm of a ratio of probabilities, so place, size, colours and class add up, and
-0 is the border: above it a box is taken for the same object. `scores` weighs all pairs of known
-objects and boxes in one go: the distance alone tells of most that they stay below 0 (`_reach`), and
-only the others are reckoned out.
+0 is the border: above it a box is taken for the same object. `weigh` gives the pairs of known
+objects and boxes above it. Of most pairs class and distance alone tell that they stay below
+(`_reach`), of most others place and size; only what is left is asked for its colours.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vault_ml.tracking.motion import Floats, Motion, noise_var
-from vault_ml.tracking.pairs import Whole, within
+from vault_ml.tracking import boxes as of_boxes
+from vault_ml.tracking.boxes import Boxes, Colours
+from vault_ml.tracking.motion import Floats
+from vault_ml.tracking.objects import LOOKS, SEEN_AT, SPREADS, WEIGHED, Objects
+from vault_ml.tracking.pairs import Whole
 
 # New objects per frame, as a density over the frame. Higher: tracks break sooner.
 _NEW_PER_FRAME = 1.0
@@ -35,33 +38,29 @@ _CONFUSED = (
 
 # From such a part of all pairs on, one product of two matrices is cheaper than picking.
 _MANY = 8
-
-Colours = NDArray[np.float32]
+# Multiplications in one product: of more, OpenBLAS makes several threads, which then wait for each
+# other longer than they work.
+_PRODUCTS = 250_000
 
 
 @dataclass(frozen=True, slots=True)
-class Looks:
-    """What is known of objects beside their motion, or of boxes.
+class Pairs:
+    """Objects and boxes that may be one.
 
     Attributes:
-        table: (4, n): x and y of the box's centre, frame pixels; logarithms of width and height.
-        class_id: (n,).
-        colours: (n, d) of unit length (`appearance.describe`); None where no picture is at hand.
+        row: (p,) which object.
+        column: (p,) which box.
+        score: (p,) above 0.
     """
 
-    table: Floats
-    class_id: NDArray[np.int64]
-    colours: Colours | None
+    row: Whole
+    column: Whole
+    score: Floats
 
-    @property
-    def centre(self) -> Floats:
-        """(2, n), frame pixels."""
-        return self.table[:2]
-
-    @property
-    def log_size(self) -> Floats:
-        """(2, n)."""
-        return self.table[2:]
+    def where(self, score: Floats, least: float) -> Pairs:
+        """Those with a `score`, (p,), above `least`; it is theirs from then on."""
+        keep = np.flatnonzero(score > least)
+        return Pairs(self.row.take(keep), self.column.take(keep), score.take(keep))
 
 
 def may_be_one_class(one: str, other: str) -> bool:
@@ -79,66 +78,75 @@ def class_scores(labels: tuple[str, ...]) -> Floats:
     return scores
 
 
-def scores(
-    predicted: Motion,
-    known: Looks,
-    is_still: Floats,
-    seconds: Floats,
-    boxes: Looks,
-    length: Floats,
-    *,
-    classes: Floats,
-    area: float,
-) -> Floats:
-    """How well each of t objects explains each of d boxes.
+def weigh(known: Objects, boxes: Boxes, now: float, classes: Floats, area: float) -> Pairs:
+    """Which boxes each object explains better than a new one would.
 
     Args:
-        predicted: the objects at the time of the boxes.
-        known: the objects, as they were when they were last seen.
-        is_still: (t,) how probable it is that each stands still.
-        seconds: (t,) since they were last seen.
+        known: the objects, gone on to the time of the boxes.
         boxes: the boxes.
-        length: (d,) square roots of their areas.
+        now: their time, seconds.
         classes: as `class_scores` says.
         area: of the frame, px².
-
-    Returns:
-        (t, d); 0 where the object does not explain the box.
     """
-    found = np.zeros((len(seconds), len(length)))
-    if not found.size:
-        return found
-    size_var = _SIZE_NOISE**2 + _SIZE_NOISE_PER_S**2 * seconds
-    certain = np.log(_SIZES**2 / size_var)
-    anywhere = float(np.log(area / _NEW_PER_FRAME))
-    has_colours = known.colours is not None and boxes.colours is not None
-    best = certain + (_SAME_CLASS + anywhere + _COLOURS_WORTH * (1 - _COLOURS_EVEN) * has_colours)
-    noise, still_var = noise_var(length), noise_var(predicted.length)
-    widest = noise.max()
-    # As far from where it was seen last as it may be if it stands there, or if it went on.
-    drift = np.hypot(*(predicted.place - known.centre))
-    reach = np.maximum(
-        _reach(still_var + widest, best), drift + _reach(predicted.place_var + widest, best)
-    )
-    row, column = within(known.centre[0] - reach, known.centre[0] + reach, boxes.centre[0])
-    from_last = _squared(known.centre, boxes.centre, row, column)
-    near = (from_last < np.square(reach)[row]).nonzero()[0]
-    row, column, from_last = row[near], column[near], from_last[near]
-
-    from_place = _squared(predicted.place, boxes.centre, row, column)
-    noise = noise[column]
-    still = np.log(is_still)[row] + _log_normal(from_last, still_var[row] + noise)
-    moved = np.log1p(-is_still)[row] + _log_normal(from_place, predicted.place_var[row] + noise)
-    score = np.logaddexp(still, moved)
-    score += anywhere
-    size_off = _squared(known.log_size, boxes.log_size, row, column)
-    score += certain[row] - size_off / (2 * size_var[row])
-    score += classes[known.class_id[row], boxes.class_id[column]]
+    shape = (len(known.id), len(boxes.class_id))
+    if 0 in shape:
+        nothing = np.zeros(0, np.int64)
+        return Pairs(nothing, nothing, np.zeros(0))
+    size_var = _SIZE_NOISE**2 + _SIZE_NOISE_PER_S**2 * (now - known.table[SEEN_AT])
+    anywhere = math.log(area / _NEW_PER_FRAME * _SIZES**2 / (2 * math.pi))
+    colours_most = 0.0
     if known.colours is not None and boxes.colours is not None:
-        alike = _products(known.colours, boxes.colours, row, column)
-        score += _COLOURS_WORTH * (alike - _COLOURS_EVEN)
-    found.ravel()[row * len(length) + column] = np.maximum(score, 0.0)
-    return found
+        colours_most = _COLOURS_WORTH * (1 - _COLOURS_EVEN)
+    reach = _reach(known, boxes, size_var, anywhere + _SAME_CLASS + colours_most)
+    squared = _squared(known.motion.place, boxes.table[of_boxes.CENTRE])
+    said = classes.take(known.class_id, axis=0).take(boxes.class_id, axis=1)
+    is_near = squared < np.square(reach)[:, None]
+    is_near &= said > _OTHER_CLASS
+    near = np.flatnonzero(is_near)
+    row, column = np.divmod(near, shape[1])
+    score = said.take(near)
+    score += (anywhere - np.log(size_var)).take(row)
+    score += _place_and_size(known, boxes, row, column, squared.take(near), size_var)
+    pairs = Pairs(row, column, score)
+    if known.colours is not None and boxes.colours is not None:
+        pairs = pairs.where(score, -colours_most)
+        alike = _products(known.colours, boxes.colours, pairs.row, pairs.column)
+        alike -= _COLOURS_EVEN
+        alike *= _COLOURS_WORTH
+        score = alike + pairs.score
+    return pairs.where(score, 0.0)
+
+
+def _place_and_size(
+    known: Objects, boxes: Boxes, row: Whole, column: Whole, from_place: Floats, size_var: Floats
+) -> Floats:
+    """What place and size say of each pair, (p,), but for what is the same in all pairs of a row.
+
+    Args:
+        known: the objects.
+        boxes: the boxes.
+        row: (p,) which object.
+        column: (p,) which box.
+        from_place: (p,) squared distance from where the object went on to, px².
+        size_var: (t,) variance of the logarithms of width and height.
+    """
+    mine = known.table[WEIGHED].take(row, axis=1)
+    box = boxes.table.take(column, axis=1)
+    variance = mine[:2] + box[of_boxes.BOX_VAR]
+    off = mine[2:6] - box[of_boxes.LOOKS]
+    off *= off
+    squared = off[0::2] + off[1::2]
+    size_off = squared[1] / size_var.take(row)
+    squared[1], squared[0] = squared[0], from_place
+    squared /= variance
+    squared *= 0.5
+    # It moved, or it stands where it was.
+    density = mine[6:8] - squared
+    density -= np.log(variance)
+    size_off *= 0.5
+    found = np.logaddexp(density[0], density[1])
+    found -= size_off
+    return np.asarray(found)
 
 
 def _products(a: Colours, b: Colours, row: Whole, column: Whole) -> Floats:
@@ -146,30 +154,38 @@ def _products(a: Colours, b: Colours, row: Whole, column: Whole) -> Floats:
     if len(row) * _MANY < len(a) * len(b):
         alike = np.einsum("ij,ij->i", a.take(row, axis=0), b.take(column, axis=0))
     else:
-        alike = (a @ b.T).take(row * len(b) + column)
+        step = max(_PRODUCTS // b.size, 1)
+        parts = [a[first : first + step] @ b.T for first in range(0, len(a), step)]
+        alike = np.concatenate(parts).take(row * len(b) + column)
     return np.asarray(alike, np.float64)
 
 
-def _squared(a: Floats, b: Floats, row: Whole, column: Whole) -> Floats:
-    """Squared distances of pairs of (2, t) and (2, d)."""
-    off = a.take(row, axis=1)
-    off -= b.take(column, axis=1)
-    off *= off
-    off[0] += off[1]
-    return np.asarray(off[0])
+def _squared(a: Floats, b: Floats) -> Floats:
+    """(t, d) squared distances of (2, t) and (2, d)."""
+    found = a[0][:, None] - b[0]
+    found *= found
+    other = a[1][:, None] - b[1]
+    other *= other
+    found += other
+    return np.asarray(found)
 
 
-def _reach(variance: Floats, best: Floats) -> Floats:
-    """Distance from which on a place speaks against an object more than `best` for it, (t,).
+def _reach(known: Objects, boxes: Boxes, size_var: Floats, best: float) -> Floats:
+    """How far off its place now a box may be that an object explains, (t,), pixels.
 
-    Of all variances up to (t,) `variance`, that at which -off²/(2v) - log(2πv) = -best is
-    farthest.
-    Beyond v = exp(best - 1) / 2π a larger variance says less about every place.
+    A place says -off²/(2v) - log(v), with v of all variances up to the object's and the widest
+    box's that at which the distance is farthest where this is -`best` + log(`size_var`). Beyond
+    v = exp(best - 1) / size_var a larger variance says less about every place.
     """
-    v = np.minimum(variance, np.exp(best - 1) / (2 * np.pi))
-    return np.asarray(np.sqrt(2 * v * (best - np.log(2 * np.pi * v))))
-
-
-def _log_normal(squared: Floats, variance: Floats) -> Floats:
-    """Logarithm of the density at squared distances from the middle, in the plane."""
-    return np.asarray(-squared / (2 * variance) - np.log(2 * np.pi * variance))
+    limit = math.exp(best)
+    v = known.table[SPREADS] + boxes.table[of_boxes.BOX_VAR].max()
+    v *= size_var
+    np.minimum(v, limit / math.e, out=v)
+    squared = np.log(limit / v)
+    squared *= v
+    squared *= 2 / size_var
+    moved, still = np.sqrt(squared)
+    way = known.motion.place - known.table[LOOKS][:2]
+    way *= way
+    still += np.sqrt(way[0] + way[1])
+    return np.asarray(np.maximum(moved, still))

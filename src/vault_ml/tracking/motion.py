@@ -12,6 +12,7 @@ performance for manned maneuvering targets", with velocity instead of accelerati
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,17 +29,17 @@ SPEED_PER_S = 2.0
 BOX_NOISE = 0.06
 BOX_NOISE_PX = 1.0
 
-
 # Rows of the table.
-_PLACE, _VELOCITY, _PLACE_VAR, _CROSS_VAR, _VELOCITY_VAR, _LENGTH, _ROWS = 0, 2, 4, 5, 6, 7, 8
+PLACE, VELOCITY = slice(0, 2), slice(2, 4)
+CROSS_VAR, VELOCITY_VAR, AREA, PLACE_VAR, BOX_VAR, ROWS = 4, 5, 6, 7, 8, 9
 
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """Place and velocity of n objects, with one variance for both axes.
+    """Place and velocity of n objects, with one variance for both axes, at one time.
 
     Attributes:
-        table: (8, n), all of the below, so that objects are picked and put in one step.
+        table: (9, n), all of the below, so that a step of time is one product of matrices.
     """
 
     table: Floats
@@ -46,78 +47,82 @@ class Motion:
     @property
     def place(self) -> Floats:
         """(2, n): x and y of the boxes' centres, frame pixels."""
-        return self.table[_PLACE:_VELOCITY]
+        return self.table[PLACE]
 
     @property
     def velocity(self) -> Floats:
         """(2, n), pixels per second."""
-        return self.table[_VELOCITY:_PLACE_VAR]
+        return self.table[VELOCITY]
 
     @property
     def place_var(self) -> Floats:
         """(n,), px²."""
-        return np.asarray(self.table[_PLACE_VAR])
-
-    @property
-    def cross_var(self) -> Floats:
-        """(n,), covariance of place and velocity, px²/s."""
-        return np.asarray(self.table[_CROSS_VAR])
+        return np.asarray(self.table[PLACE_VAR])
 
     @property
     def velocity_var(self) -> Floats:
         """(n,), px²/s²."""
-        return np.asarray(self.table[_VELOCITY_VAR])
-
-    @property
-    def length(self) -> Floats:
-        """(n,), square root of the box's area, pixels."""
-        return np.asarray(self.table[_LENGTH])
+        return np.asarray(self.table[VELOCITY_VAR])
 
     @classmethod
-    def at_rest(cls, centre: Floats, length: Floats) -> Motion:
+    def at_rest(cls, centre: Floats, area: Floats) -> Motion:
         """Objects that are seen for the first time, (2, n) and (n,); their velocity is unknown."""
-        found = cls(np.zeros((_ROWS, len(length))))
+        found = cls(np.zeros((ROWS, len(area))))
         found.place[:] = centre
-        found.place_var[:] = noise_var(length)
-        found.velocity_var[:] = (SPEED_PER_S * length) ** 2
-        found.length[:] = length
+        found.table[AREA] = area
+        found.table[PLACE_VAR] = found.table[BOX_VAR] = noise_var(area)
+        found.table[VELOCITY_VAR] = SPEED_PER_S**2 * area
         return found
 
-    def after(self, seconds: Floats) -> Motion:
-        """Where they may be after (n,) seconds without being seen."""
-        kept = np.exp(-seconds / MEMORY_S)
-        gain = MEMORY_S * (1 - kept)
-        speed_var = (SPEED_PER_S * self.length) ** 2
-        added = MEMORY_S**2 * (2 * seconds / MEMORY_S - 3 + 4 * kept - kept**2)
-        then = Motion(self.table.copy())
-        then.place[:] += gain * self.velocity
-        then.velocity[:] *= kept
-        then.place_var[:] += (
-            2 * gain * self.cross_var
-            + gain**2 * self.velocity_var
-            + speed_var * np.maximum(added, 0.0)
-        )
-        then.cross_var[:] += gain * self.velocity_var
-        then.cross_var[:] *= kept
-        then.cross_var[:] += speed_var * MEMORY_S * (1 - kept) ** 2
-        then.velocity_var[:] = kept**2 * self.velocity_var + speed_var * (1 - kept**2)
-        return then
+    def go_on(self, seconds: float) -> None:
+        """Where they may be `seconds` later without being seen.
 
-    def corrected(self, centre: Floats, length: Floats) -> Motion:
-        """After boxes' centres, (2, n), of (n,) lengths, were seen at this time."""
-        total = self.place_var + noise_var(length)
-        of_place, of_velocity = self.place_var / total, self.cross_var / total
-        off = centre - self.place
-        now = Motion(self.table.copy())
-        now.place[:] += of_place * off
-        now.velocity[:] += of_velocity * off
-        now.place_var[:] *= 1 - of_place
-        now.cross_var[:] *= 1 - of_place
-        now.velocity_var[:] -= of_velocity * self.cross_var
-        now.length[:] = length
-        return now
+        Steps add up: two of them are one of both times, so all objects go on from frame to frame
+        together, and nobody asks when each was seen.
+        """
+        self.table[:] = _step(seconds) @ self.table
+
+    def correct(self, centre: Floats, area: Floats, box_var: Floats) -> None:
+        """Take in boxes that are seen now.
+
+        Args:
+            centre: (2, n) of the boxes, frame pixels.
+            area: (n,), px².
+            box_var: (n,) `noise_var` of the areas.
+        """
+        table = self.table
+        gain = table[PLACE_VAR] / (total := table[PLACE_VAR] + box_var)
+        velocity_gain = table[CROSS_VAR] / total
+        off = centre - table[PLACE]
+        table[VELOCITY] += velocity_gain * off
+        off *= gain
+        table[PLACE] += off
+        table[VELOCITY_VAR] -= velocity_gain * table[CROSS_VAR]
+        left = 1 - gain
+        table[PLACE_VAR] *= left
+        table[CROSS_VAR] *= left
+        table[AREA] = area
+        table[BOX_VAR] = box_var
 
 
-def noise_var(length: Floats) -> Floats:
-    """Variance of a box's centre about its object's, px²; `length` in pixels."""
-    return (BOX_NOISE * length) ** 2 + BOX_NOISE_PX**2
+def _step(seconds: float) -> Floats:
+    """(9, 9): what so many seconds make of a table; all of it is linear in its rows."""
+    kept = math.exp(-seconds / MEMORY_S)
+    gain = MEMORY_S * (1 - kept)
+    spread = MEMORY_S**2 * (2 * seconds / MEMORY_S - 3 + 4 * kept - kept**2)
+    step = np.eye(ROWS)
+    step[0, 2] = step[1, 3] = gain
+    step[2, 2] = step[3, 3] = step[CROSS_VAR, CROSS_VAR] = kept
+    step[PLACE_VAR, CROSS_VAR] = 2 * gain
+    step[PLACE_VAR, VELOCITY_VAR] = gain**2
+    step[PLACE_VAR, AREA] = SPEED_PER_S**2 * max(spread, 0.0)
+    step[CROSS_VAR, VELOCITY_VAR] = gain * kept
+    step[CROSS_VAR, AREA] = SPEED_PER_S**2 * MEMORY_S * (1 - kept) ** 2
+    step[VELOCITY_VAR, VELOCITY_VAR] = kept**2
+    step[VELOCITY_VAR, AREA] = SPEED_PER_S**2 * (1 - kept**2)
+    return step
+
+
+def noise_var(area: Floats) -> Floats:
+    """Variance of a box's centre about its object's, px²; `area` of the box, px²."""
+    return BOX_NOISE**2 * area + BOX_NOISE_PX**2
