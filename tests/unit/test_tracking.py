@@ -9,7 +9,7 @@ from vault_ml.detection import Detections
 from vault_ml.geometry import SAME_OBJECT_IOU, FrameXyxy, Letterbox, iou
 from vault_ml.tracking.appearance import LENGTH, describe
 from vault_ml.tracking.assignment import best_pairs
-from vault_ml.tracking.boxes import Boxes, same_objects
+from vault_ml.tracking.boxes import Boxes, boxes_of, same_objects
 from vault_ml.tracking.distance import Distance, travel
 from vault_ml.tracking.following import follow
 from vault_ml.tracking.likelihood import class_scores, weigh
@@ -162,6 +162,30 @@ def test_frames_are_followed_with_their_pictures() -> None:
     colours = followed.tracks[0].colours
     assert colours is not None
     assert colours.shape == (LENGTH,)
+
+
+def test_a_car_that_is_also_a_truck_looks_like_its_first_box() -> None:
+    letterbox = Letterbox.fit(FRAME_WH, (416, 416))
+    rng = np.random.default_rng(1)
+    frame = Frame(0, 0.0, letterbox, rng.integers(0, 256, (416, 416, 3), np.uint8))
+    both = seen(("truck", CAR), ("car", moved(CAR, 2)), ("person", PERSON))
+    followed = follow([frame], [both])
+    assert followed.ids == ((1, 1, 2),)
+    plain = describe(frame.pixels, letterbox.to_net(both.xyxy))
+    for track, row in zip(followed.tracks, (0, 2), strict=True):
+        assert track.colours is not None
+        np.testing.assert_array_equal(track.colours, plain[row])
+
+
+def test_the_objects_of_many_frames_are_those_of_one_after_the_other() -> None:
+    shots = [each.seen for each in shoot(things(3, 8.0), 3, np.arange(0.0, 8.0, 0.5))]
+    shots[2:2] = [Detections.none(LABELS), seen(("truck", CAR), ("car", moved(CAR, 2)))]
+    for seen_, many in zip(shots, boxes_of(shots), strict=True):
+        (one,) = boxes_of([seen_])
+        assert many.members == one.members == same_objects(seen_)
+        np.testing.assert_array_equal(many.table, one.table)
+        np.testing.assert_array_equal(many.class_id, seen_.class_id[many.first])
+    assert boxes_of([]) == []
 
 
 def test_a_closed_track_keeps_what_it_looked_like() -> None:

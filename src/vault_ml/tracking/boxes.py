@@ -5,6 +5,7 @@ Boxes of several classes on one object (a car that is also a truck) are one obje
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from vault_ml.detection import Detections
 from vault_ml.geometry import SAME_OBJECT_IOU, iou
 from vault_ml.tracking.motion import Floats, noise_var
-from vault_ml.tracking.pairs import within
+from vault_ml.tracking.pairs import Whole, within
 
 Colours = NDArray[np.float32]
 """(n, d), each of unit length: `appearance.describe`."""
@@ -46,21 +47,57 @@ class Boxes:
     @classmethod
     def of(cls, seen: Detections, colours: Colours | None) -> Boxes:
         """The objects of a frame; `colours` (n, d) of each detection."""
-        members = same_objects(seen)
-        xyxy: NDArray[np.float32] = seen.xyxy
-        class_id = seen.class_id
-        if len(members) < len(seen):
-            first = np.array([group[0] for group in members], np.int64)
-            xyxy, class_id = xyxy[first], class_id[first]
-            colours = None if colours is None else colours[first]
-        corners = xyxy.T.astype(np.float64)
-        sides = np.maximum(corners[2:] - corners[:2], 1.0)
-        table = np.empty((6, len(class_id)))
-        table[CENTRE] = (corners[:2] + corners[2:]) * 0.5
-        np.log(sides, out=table[2:4])
-        table[AREA] = sides[0] * sides[1]
-        table[BOX_VAR] = noise_var(table[AREA])
-        return cls(members, table, class_id, colours)
+        (found,) = boxes_of([seen])
+        return found.coloured(None if colours is None else colours.take(found.first, axis=0))
+
+    @property
+    def first(self) -> Whole:
+        """(n,) position of each object's box among the detections."""
+        return np.array([group[0] for group in self.members], np.int64)
+
+    def merged(self, seen: Detections) -> Boxes:
+        """The same without the boxes that are another class of one before them."""
+        groups = _groups(seen)
+        first = np.array([group[0] for group in groups])
+        return Boxes(groups, self.table.take(first, axis=1), self.class_id[first], None)
+
+    def coloured(self, colours: Colours | None) -> Boxes:
+        """The same with (n, d) `colours` of each object."""
+        return Boxes(self.members, self.table, self.class_id, colours)
+
+
+def boxes_of(seen: Sequence[Detections]) -> list[Boxes]:
+    """The objects of each frame, without colours.
+
+    Of all frames at once: what numpy is asked for a recording, it need not be asked for each frame.
+    """
+    counts = [len(each) for each in seen]
+    if not sum(counts):
+        return [Boxes([], np.empty((6, 0)), np.zeros(0, np.int64), None) for _ in seen]
+    xyxy = np.concatenate([each.xyxy for each in seen])
+    class_id = np.concatenate([each.class_id for each in seen])
+    frame = np.arange(len(seen)).repeat(counts)
+    table = _table(xyxy)
+    to_merge = set(frame[_may_overlap(xyxy, class_id, frame)].tolist())
+    alone: list[tuple[int, ...]] = [(index,) for index in range(max(counts))]
+    found, begin = [], 0
+    for index, (each, count) in enumerate(zip(seen, counts, strict=True)):
+        # A copy: rows of its own lie closer together.
+        of_frame = Boxes(alone[:count], table[:, begin : begin + count].copy(), each.class_id, None)
+        found.append(of_frame.merged(each) if index in to_merge else of_frame)
+        begin += count
+    return found
+
+
+def _table(xyxy: NDArray[np.float32]) -> Floats:
+    corners = xyxy.T.astype(np.float64)
+    sides = np.maximum(corners[2:] - corners[:2], 1.0)
+    table = np.empty((6, len(xyxy)))
+    table[CENTRE] = (corners[:2] + corners[2:]) * 0.5
+    np.log(sides, out=table[2:4])
+    table[AREA] = sides[0] * sides[1]
+    table[BOX_VAR] = noise_var(table[AREA])
+    return table
 
 
 def same_objects(seen: Detections) -> list[tuple[int, ...]]:
@@ -68,8 +105,13 @@ def same_objects(seen: Detections) -> list[tuple[int, ...]]:
 
     A box that overlaps one of another class by more than `SAME_OBJECT_IOU` is the same object.
     """
-    if not _may_overlap(seen):
-        return [(index,) for index in range(len(seen))]
+    frame = np.zeros(len(seen), np.int64)
+    if len(seen) and len(_may_overlap(seen.xyxy, seen.class_id, frame)):
+        return _groups(seen)
+    return [(index,) for index in range(len(seen))]
+
+
+def _groups(seen: Detections) -> list[tuple[int, ...]]:
     overlaps: NDArray[np.bool_] = np.greater(iou(seen.xyxy, seen.xyxy), SAME_OBJECT_IOU)
     overlaps &= seen.class_id[:, None] != seen.class_id
     groups: list[list[int]] = []
@@ -84,17 +126,29 @@ def same_objects(seen: Detections) -> list[tuple[int, ...]]:
     return [tuple(group) for group in groups]
 
 
-def _may_overlap(seen: Detections) -> bool:
-    """Whether boxes of different classes might overlap by more than `SAME_OBJECT_IOU`.
+def _may_overlap(xyxy: NDArray[np.float32], class_id: Whole, frame: Whole) -> Whole:
+    """Boxes that one of another class in their frame might overlap by more than `SAME_OBJECT_IOU`.
 
     Then each side of one is no farther from that of the other than what they do not share, which is
     less than this part of either's width or height.
+
+    Args:
+        xyxy: (n, 4), frame pixels; at least one.
+        class_id: (n,).
+        frame: (n,) in which each is.
+
+    Returns:
+        (p,) positions; of two such boxes at least one is told.
     """
-    left, top, right, bottom = seen.xyxy.T.copy()
+    left, top, right, bottom = xyxy.T.copy()
     wide, high = _NOT_SHARED * (right - left), _NOT_SHARED * (bottom - top)
-    one, other = within(left, left + wide, left)
-    is_near = seen.class_id[one] != seen.class_id[other]
-    is_near &= np.abs(right[one] - right[other]) <= wide[one]
+    # Frames lie side by side, so far from each other that no stretch reaches into the next.
+    apart = float(left.max() - left.min()) + max(float(wide.max()), 0.0) + 1.0
+    begins = left + frame * apart
+    one, other = within(begins, begins + wide, begins)
+    is_near = class_id[one] != class_id[other]
+    one, other = one[is_near], other[is_near]
+    is_near = np.abs(right[one] - right[other]) <= wide[one]
     is_near &= np.abs(top[one] - top[other]) <= high[one]
     is_near &= np.abs(bottom[one] - bottom[other]) <= high[one]
-    return bool(is_near.any())
+    return np.asarray(one[is_near])

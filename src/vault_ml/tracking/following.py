@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vault_ml.detection import Detections
+from vault_ml.geometry import NetXyxy
 from vault_ml.tracking.appearance import describe
+from vault_ml.tracking.boxes import boxes_of
 from vault_ml.tracking.track import Track
 from vault_ml.tracking.tracker import Tracker
 from vault_ml.video.frame import Frame
@@ -39,7 +41,10 @@ def follow(frames: Sequence[Frame], seen: Sequence[Detections]) -> Followed:
         raise ValueError("no frame was looked at")
     tracker = Tracker(seen[0].labels, frames[0].size_wh)
     ids = []
-    for frame, detections in zip(frames, seen, strict=True):
-        colours = describe(frame.pixels, frame.letterbox.to_net(detections.xyxy))
-        ids.append(tuple(tracker.update(frame.timestamp_s, detections, colours)))
+    for frame, detections, boxes in zip(frames, seen, boxes_of(seen), strict=True):
+        in_net = frame.letterbox.to_net(detections.xyxy)
+        if len(boxes.members) < len(in_net):
+            in_net = NetXyxy(in_net[boxes.first])
+        coloured = boxes.coloured(describe(frame.pixels, in_net))
+        ids.append(tuple(tracker.take(frame.timestamp_s, detections, coloured)))
     return Followed(tuple(tracker.tracks()), tuple(ids))

@@ -10,8 +10,6 @@ What is known of the objects stands in one table (`objects`), and every step is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 
@@ -19,21 +17,12 @@ from vault_ml.detection import Detections
 from vault_ml.tracking.assignment import best_pairs
 from vault_ml.tracking.boxes import Boxes, Colours
 from vault_ml.tracking.likelihood import class_scores, weigh
+from vault_ml.tracking.looked import Looked, class_by_id, observations_by_id
 from vault_ml.tracking.objects import SEEN_AT, Objects
-from vault_ml.tracking.track import Observation, Track
+from vault_ml.tracking.track import Track
 
 # An object that was not seen for longer is another one when it comes back.
 FORGET_AFTER_S = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Looked:
-    """A looked-at frame: what was seen, and for each of its objects which one it is."""
-
-    timestamp_s: float
-    seen: Detections
-    members: list[tuple[int, ...]]
-    ids: list[int]
 
 
 class Tracker:
@@ -49,7 +38,7 @@ class Tracker:
         self._labels = tuple(labels)
         self._class_scores = class_scores(self._labels)
         self._area = float(frame_wh[0] * frame_wh[1])
-        self._looked: list[_Looked] = []
+        self._looked: list[Looked] = []
         self._count = 0
         self._objects: Objects | None = None
         self._forgotten: list[Objects] = []
@@ -68,7 +57,10 @@ class Tracker:
         Returns:
             For each detection the id of its track.
         """
-        boxes = Boxes.of(seen, colours)
+        return self.take(timestamp_s, seen, Boxes.of(seen, colours))
+
+    def take(self, timestamp_s: float, seen: Detections, boxes: Boxes) -> list[int]:
+        """The same with the objects in `seen` at hand, as `boxes_of` says, with their colours."""
         found = np.zeros(len(boxes.members), np.int64)
         self._forget(timestamp_s)
         if self._objects is not None:
@@ -86,40 +78,17 @@ class Tracker:
             self._objects = begun if self._objects is None else self._objects.and_then(begun)
             self._count += len(new)
         ids: list[int] = found.tolist()
-        self._looked.append(_Looked(timestamp_s, seen, boxes.members, ids))
-        if len(ids) == len(seen):
-            return ids
-        of_member = dict(
-            chain.from_iterable(
-                ((member, id_) for member in group)
-                for group, id_ in zip(boxes.members, ids, strict=True)
-            )
-        )
-        return [of_member[member] for member in range(len(seen))]
+        all_ids = ids if len(ids) == len(seen) else _of_members(boxes.members, ids)
+        self._looked.append(Looked(timestamp_s, seen, boxes.members, ids, all_ids))
+        return all_ids
 
     def tracks(self) -> list[Track]:
         """All objects so far, by id."""
-        observations: list[list[Observation]] = [[] for _ in range(self._count)]
-        votes: list[dict[int, float]] = [{} for _ in range(self._count)]
-        for frame, looked in enumerate(self._looked):
-            at, seen = looked.timestamp_s, looked.seen
-            sides: list[tuple[float, float, float, float]] = list(map(tuple, seen.xyxy.tolist()))
-            confidence, class_id = seen.confidence.tolist(), seen.class_id.tolist()
-            for members, id_ in zip(looked.members, looked.ids, strict=True):
-                first, said = members[0], votes[id_ - 1]
-                for member in members:
-                    each = class_id[member]
-                    said[each] = said.get(each, 0.0) + confidence[member]
-                observations[id_ - 1].append(
-                    Observation(frame, members, at, sides[first], confidence[first])
-                )
-        colours = self._colours()
-        found = []
-        for place, (way, said) in enumerate(zip(observations, votes, strict=True)):
-            # Of equal votes the lower class: the same outcome on every machine.
-            label = min(said, key=lambda each: (-said[each], each))
-            found.append(Track(place + 1, label, self._labels[label], tuple(way), colours[place]))
-        return found
+        way = observations_by_id(self._looked, self._count)
+        class_id = class_by_id(self._looked, self._count, len(self._labels))
+        labels = [self._labels[each] for each in class_id]
+        ids = range(1, self._count + 1)
+        return list(map(Track, ids, class_id, labels, way, self._colours()))
 
     def _forget(self, now: float) -> None:
         """Close the tracks that were not seen for long: they cost time and attract strangers."""
@@ -139,3 +108,9 @@ class Tracker:
                 for id_, colours in zip(part.id.tolist(), part.colours, strict=True):
                     found[id_ - 1] = colours.copy()
         return found
+
+
+def _of_members(members: list[tuple[int, ...]], ids: list[int]) -> list[int]:
+    """For each detection the id of the object that it belongs to."""
+    found = {member: id_ for group, id_ in zip(members, ids, strict=True) for member in group}
+    return [found[member] for member in range(len(found))]
