@@ -28,6 +28,7 @@ from reference.plain_iou_tracker import plain_iou_ids
 from vault_ml.detection import Detections
 from vault_ml.geometry import FrameXyxy, Letterbox
 from vault_ml.tracking.appearance import describe
+from vault_ml.tracking.boxes import boxes_of
 from vault_ml.tracking.distance import travel
 from vault_ml.tracking.following import follow
 from vault_ml.tracking.track import Track
@@ -85,8 +86,8 @@ def _ms(work: Callable[[], object]) -> float:
 
 def _without_pictures(frames: Sequence[Frame], seen: Sequence[Detections]) -> None:
     tracker = Tracker(LABELS, FRAME_WH)
-    for frame, detections in zip(frames, seen, strict=True):
-        tracker.update(frame.timestamp_s, detections)
+    for frame, detections, boxes in zip(frames, seen, boxes_of(seen), strict=True):
+        tracker.take(frame.timestamp_s, detections, boxes)
     tracker.tracks()
 
 

@@ -94,8 +94,9 @@ class Tracker:
         """Close the tracks that were not seen for long: they cost time and attract strangers."""
         if self._objects is None:
             return
-        keep = now - self._objects.table[SEEN_AT] <= FORGET_AFTER_S
-        if not keep.all():
+        seconds = now - self._objects.table[SEEN_AT]
+        if len(seconds) and seconds.max() > FORGET_AFTER_S:
+            keep = seconds <= FORGET_AFTER_S
             self._forgotten.append(self._objects.at(np.flatnonzero(~keep)))
             self._objects = self._objects.at(np.flatnonzero(keep))
 
