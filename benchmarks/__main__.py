@@ -31,6 +31,7 @@ from typing import Any
 
 from benchmarks.clips import FPS, SECONDS, ClipKind, make_clip, wanted_clips
 from benchmarks.loops import Peer
+from vault_ml.demo import process_tree
 from vault_ml.errors import ModelError
 from vault_ml.inference.choosing import cpu_name
 from vault_ml.inference.cpu_quota import usable_cpus
@@ -85,32 +86,18 @@ def timed(work: Callable[[], object], recordings: int, children: Callable[[], fl
 
 def cpu_of_children() -> float:
     """Processor seconds of this process' living children, so far."""
-    ticks, total = os.sysconf("SC_CLK_TCK"), 0.0
-    children = Path(f"/proc/self/task/{os.getpid()}/children")
-    pids = {
-        pid
-        for task in Path("/proc/self/task").iterdir()
-        for pid in (task / "children").read_text().split()
-    } or set(children.read_text().split())
-    for pid in pids:
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        total += (int(fields[11]) + int(fields[12])) / ticks
-    return total
+    return sum(map(process_tree.cpu_s, process_tree.descendants(os.getpid())))
 
 
 def peak_of_children_mb() -> float:
     """Peak memory of the living children together, MB."""
     total = 0
-    for task in Path("/proc/self/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            try:
-                lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-            except OSError:
-                continue
-            total += sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    for pid in process_tree.descendants(os.getpid()):
+        try:
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
     return total / 1024
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from vault_ml.cli import dlq, models
+from vault_ml.cli.bench import bench
 from vault_ml.cli.check import check, doctor
 from vault_ml.cli.config import config
 from vault_ml.cli.convert import convert
@@ -45,6 +46,7 @@ app.command("convert")(convert)
 app.command("quantize")(quantize)
 app.command("verify")(verify)
 app.command("zones")(zones)
+app.command("bench")(bench)
 app.command("plan")(plan)
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(models.app, name="models")

@@ -41,6 +41,20 @@ def counter(what: str) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
+def seconds_of(what: str, total: float) -> Iterator[Callable[[float], None]]:
+    """Yield a function to call with the seconds that have passed of `total`."""
+    if not sys.stderr.isatty():
+        yield lambda _passed: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda passed: bar.update(task, completed=passed)
+
+
+@contextmanager
 def download_progress(what: str) -> Iterator[Callable[[str, int, int], None]]:
     """Yield a function to call with a file's name, its bytes so far and its bytes in all."""
     if not sys.stderr.isatty():

@@ -11,7 +11,7 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,10 +68,12 @@ class Show:
         results: KafkaConsumer,
         decoders: DecoderPool,
         pictures: Path | None,
+        send: Callable[[bytes], None],
     ) -> None:
         """Use started parts; `stage` makes them."""
         self.vault = vault
         self.worker = worker
+        self._send = send
         self._client = client
         self._results = results
         self._decoders = decoders
@@ -84,6 +86,10 @@ class Show:
         key = key_of(clip, len(self._uploaded), now)
         self._uploaded[key] = clip  # before the result can come
         return upload(self._client, clip, len(self._uploaded) - 1, now)
+
+    def announce(self, key: str) -> None:
+        """Send the event of a stored clip once more."""
+        self._send(self.vault.event(key))
 
     def next_result(self, timeout_s: float) -> Seen | None:
         """The next result off the target topic; None when none comes in time.
@@ -156,13 +162,20 @@ class Show:
 
 
 @contextmanager
-def stage(*, model: str | None, pictures: Path | None, log: Logger) -> Iterator[Show]:
+def stage(
+    *,
+    model: str | None,
+    pictures: Path | None,
+    log: Logger,
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[Show]:
     """Start everything and end it again; the folder of the embedded Vault goes with it.
 
     Args:
         model: as MODEL.
         pictures: where annotated pictures go; made. None writes none.
         log: of the embedded parts' clients.
+        variables: more settings of the worker.
 
     Raises:
         VaultMLError: a part does not start; the sentence says which and why.
@@ -177,7 +190,8 @@ def stage(*, model: str | None, pictures: Path | None, log: Logger) -> Iterator[
             kafka.create_topic(topic)
         producer = KafkaProducer(KafkaOptions(kafka.bootstrap, "vault-ml-demo"), log=log)
         stack.callback(producer.close, 5.0)
-        vault = EmbeddedVault(folder, access_key, secret_key, on_event=announce(producer, QUEUE))
+        send = announce(producer, QUEUE)
+        vault = EmbeddedVault(folder, access_key, secret_key, on_event=send)
         stack.enter_context(vault)
         worker = stack.enter_context(
             WorkerProcess(
@@ -191,6 +205,7 @@ def stage(*, model: str | None, pictures: Path | None, log: Logger) -> Iterator[
                     "VAULT_ACCESS_KEY": access_key,
                     "VAULT_SECRET_KEY": secret_key,
                     "NUMBER_OF_PREDICTIONS": "5",
+                    **(variables or {}),
                     **({"MODEL": model} if model else {}),
                 }
             )
@@ -203,7 +218,7 @@ def stage(*, model: str | None, pictures: Path | None, log: Logger) -> Iterator[
         stack.callback(decoders.close)
         client = stack.enter_context(VaultClient(vault.url, access_key, secret_key))
         worker.wait_until_ready(_READY_S)
-        yield Show(vault, client, worker, results, decoders, pictures)
+        yield Show(vault, client, worker, results, decoders, pictures, send)
 
 
 def key_of(clip: Clip, number: int, now: float) -> str:
