@@ -5,7 +5,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo check format test test-fast test-connected golden proof fuzz bench bench-tracking bench-transactions docs build lock
+.PHONY: help setup demo check format test test-fast test-connected golden proof fuzz bench bench-worker bench-tracking bench-sampling bench-transactions docs build lock
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 22
@@ -56,10 +56,14 @@ fuzz: setup ## Ten thousand damaged recordings: frames or a reason, never a deat
 	PYTHONPATH=tests $(BIN)/python -m fuzz.campaign --count 10000
 
 bench: setup ## Speed against the plain loop, side by side in one run
-	$(BIN)/python -m benchmarks
+	PYTHONPATH=tests $(BIN)/python -m benchmarks
 
 bench-tracking: setup ## What following 50 objects costs per frame, beside a plain IoU tracker
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.tracking
+
+bench-worker: setup ## How much of what the processors could do the worker does, and whether its memory grows
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.worker
+	$(BIN)/python -m benchmarks.memory
 
 bench-sampling: setup ## How many brief events are seen with so many frames
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.sampling

@@ -8,7 +8,8 @@ square (parity), as it comes (default), and with PRESET=fast. Same clip, same mo
 size. Machines are noisy: all take turns in every round, and the ratios of one round count, not
 seconds.
 
-usage: python -m benchmarks [--quick] [--model yolov3-tiny] [--clip CLIP] [--rounds 5] [--json F]
+usage: PYTHONPATH=tests python -m benchmarks [--quick] [--model yolov3-tiny] [--random]
+                                             [--clip CLIP] [--rounds 5] [--json F]
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import Any
 
 from benchmarks.clips import FPS, SECONDS, ClipKind, make_clip, wanted_clips
 from benchmarks.loops import Peer
+from benchmarks.random_model import quantize_for_speed, write_random_model
 from vault_ml.demo import process_tree
 from vault_ml.errors import ModelError
 from vault_ml.inference.choosing import cpu_name
@@ -186,6 +188,7 @@ def print_table(title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--model", default="yolov3-tiny")
+    parser.add_argument("--random", action="store_true", help="--model is a .cfg without weights")
     parser.add_argument("--clip", type=Path, action="append")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one clip: 1080p H.264, GOP 2 s")
@@ -204,19 +207,24 @@ def main() -> None:
         for kind in kinds:
             print(f"making {kind.name} ...", file=sys.stderr)
             clips.append(make_clip(kind, Path(folder)))
+        model, model_dir, cache_dir = words.model, words.model_dir, default_cache_dir()
+        if words.random:
+            model_dir = cache_dir = Path(folder)
+            cfg = write_random_model(Path(model), model_dir)
+            quantize_for_speed(cfg, clips[0], model_dir, cache_dir)
+            model = str(cfg)
         for clip in clips:
-            turns = measure(
-                words.model, clip.read_bytes(), words.rounds, words.model_dir, default_cache_dir()
-            )
+            turns = measure(model, clip.read_bytes(), words.rounds, model_dir, cache_dir)
             rows = rows_of(turns)
-            title = f"{words.model}, n = {FRAMES}, {clip.stem}, {SECONDS} s at {FPS}/s"
+            name = Path(model).stem + (" (random weights)" if words.random else "")
+            title = f"{name}, n = {FRAMES}, {clip.stem}, {SECONDS} s at {FPS}/s"
             print_table(title, rows)
             found.append({"clip": clip.stem, "rows": rows, **PEAK})
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if words.json:
         words.json.write_text(
             json.dumps(
-                {"model": words.model, "frames": FRAMES, "rounds": words.rounds,
+                {"name": name, "frames": FRAMES, "rounds": words.rounds,
                  "machine": machine, "parent_peak_mb": round(peak), "clips": found},
                 indent=1,
             ) + "\n"

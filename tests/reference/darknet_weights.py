@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from reference.slow_darknet import Layer, make_network
 
+_OF_A_HEAD = 2  # biases and weights; the others are followed by a normalization
+
 
 def header(major: int = 0, minor: int = 2, revision: int = 5, seen: int = 32_013_312) -> bytes:
     """As darknet writes it; 16 bytes for the old versions."""
@@ -21,8 +23,15 @@ def header(major: int = 0, minor: int = 2, revision: int = 5, seen: int = 32_013
     return struct.pack("<iiiQ" if wide else "<iiii", major, minor, revision, seen)
 
 
-def random_weights(cfg: str, seed: int = 0) -> bytes:
-    """The whole file for this cfg."""
+def random_weights(cfg: str, seed: int = 0, *, sees_nothing: bool = False) -> bytes:
+    """The whole file for this cfg.
+
+    Args:
+        cfg: the text.
+        seed: of the values.
+        sees_nothing: no box is ever confident, as on a recording without objects. Otherwise half of
+            all boxes are, and sorting them out takes longer than the network.
+    """
     _, _, layers = make_network(cfg)
     rng = np.random.default_rng(seed)
     parts = [header()]
@@ -30,7 +39,10 @@ def random_weights(cfg: str, seed: int = 0) -> bytes:
         if layer.kind == "convolutional":
             before_sum = index + 1 < len(layers) and layers[index + 1].kind == "shortcut"
             gain = 0.3 if before_sum else 1.0
-            parts += [values.astype("<f4").tobytes() for values in _layer(layer, rng, gain)]
+            arrays = _layer(layer, rng, gain)
+            if sees_nothing and len(arrays) == _OF_A_HEAD:
+                arrays = [arrays[0] - 6, arrays[1] * 0.1]
+            parts += [values.astype("<f4").tobytes() for values in arrays]
     return b"".join(parts)
 
 

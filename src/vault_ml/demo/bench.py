@@ -84,10 +84,8 @@ def measure(
         UnavailableError: the worker gives no results.
         VaultMLError: the worker ended.
     """
-    work = _Work(show, clips)
-    # Every decoder and every lane of the network has run once: nothing is loaded any more.
-    for _ in range(2 * usable_cpus() + 2):
-        work.next()
+    work = Work(show, clips)
+    work.warm_up()
     began_at, cpu_before = time.monotonic(), work.cpu_s()
     peak, lengths, came_at = 0, [], [0.0]
     passed, least_s = 0.0, seconds
@@ -129,21 +127,35 @@ def _per_part(came_at: Sequence[float]) -> list[int]:
     return parts
 
 
-class _Work:
+class Work:
     """Announces ahead of the worker, and takes results."""
 
     def __init__(self, show: Show, clips: Sequence[Clip]) -> None:
+        """Upload the clips."""
         self._show = show
         self._keys = [show.upload(clip) for clip in clips]
         self._announced = len(self._keys)
         self._taken = 0
-        # More than it can have in flight.
         self._ahead = 8 * usable_cpus() + 8
 
+    def warm_up(self) -> None:
+        """Until every decoder and every lane of the network has run: nothing is loaded then."""
+        for _ in range(2 * usable_cpus() + 2):
+            self.next()
+
     def next(self) -> Seen:
+        """The next result; more than the worker can have in flight is announced before."""
         while self._announced - self._taken < self._ahead:
             self._show.announce(self._keys[self._announced % len(self._keys)])
             self._announced += 1
+        return self._take()
+
+    def rest(self) -> None:
+        """Take what is announced and not taken yet; the worker is idle then."""
+        while self._taken < self._announced:
+            self._take()
+
+    def _take(self) -> Seen:
         seen = self._show.next_result(_RESULT_S)
         if seen is None:
             raise UnavailableError(
@@ -153,9 +165,11 @@ class _Work:
         return seen
 
     def cpu_s(self) -> float:
+        """Processor seconds of the worker and its children so far."""
         return sum(map(process_tree.cpu_s, self._pids()))
 
     def memory_bytes(self) -> int:
+        """Memory of the worker and its children."""
         return sum(map(process_tree.memory_bytes, self._pids()))
 
     def _pids(self) -> list[int]:
