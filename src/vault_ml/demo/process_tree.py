@@ -31,10 +31,14 @@ def cpu_s(pid: int) -> float:
 
 
 def memory_bytes(pid: int) -> int:
-    """Memory of a process; what it shares with others counts in parts (proportional set size)."""
-    for line in _text(Path(f"/proc/{pid}/smaps_rollup")).splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
+    """Memory of a process; what it shares with others counts in parts (proportional set size).
+
+    Where the kernel does not tell us, all of it.
+    """
+    for name, member in (("smaps_rollup", "Pss:"), ("status", "VmRSS:")):
+        for line in _text(Path(f"/proc/{pid}/{name}")).splitlines():
+            if line.startswith(member):
+                return int(line.split()[1]) * 1024
     return 0
 
 
