@@ -88,8 +88,16 @@ def test_other_librdkafka_options_pass_through() -> None:
     assert options.consumer()["session.timeout.ms"] == "6000"
 
 
+def test_members_hear_of_a_rebalance_within_a_second_unless_told_otherwise() -> None:
+    assert KafkaOptions("kafka:9092", "g").consumer()["heartbeat.interval.ms"] == 1000
+    slower = KafkaOptions("kafka:9092", "g", extra={"heartbeat.interval.ms": "3000"})
+    assert slower.consumer()["heartbeat.interval.ms"] == "3000"
+
+
 def test_the_new_group_protocol_brings_its_own_assignor() -> None:
     options = KafkaOptions("kafka:9092", "g", extra={"group.protocol": "consumer"})
+    # Refused by librdkafka with that protocol, as the assignor is.
+    assert "heartbeat.interval.ms" not in options.consumer()
     assert "partition.assignment.strategy" not in options.consumer()
 
 

@@ -142,6 +142,9 @@ class KafkaOptions:
         }
         if self.extra.get("group.protocol", "classic").lower() == "classic":
             config["partition.assignment.strategy"] = "cooperative-sticky"
+            # Members hear of a rebalance by their next heartbeat; librdkafka: 3 s. Where workers
+            # come and go every few seconds, a group that hears so late never gets to share out.
+            config["heartbeat.interval.ms"] = 1000
         return {
             **config,
             **self.connection(),
