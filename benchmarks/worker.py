@@ -18,14 +18,13 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.clips import ClipKind, make_clip
+from benchmarks.decoding import FRAMES, decode, per_second
 from benchmarks.random_model import write_random_model
 from vault_ml.demo.bench import Work
 from vault_ml.demo.clips import Clip
@@ -41,41 +40,7 @@ from vault_ml.telemetry.logs import configure
 from vault_ml.video.decoder_pool import DecodeLimits, DecoderPool
 from vault_ml.video.sampling import Sampling
 
-FRAMES = 5
 FLOOR = 0.9
-
-
-def per_second(threads: int, seconds: float, step: Callable[[], object]) -> float:
-    """How often a second `step` is done, by so many threads."""
-    began = time.perf_counter()
-
-    def work(_: int) -> int:
-        done = 0
-        while time.perf_counter() - began < seconds:
-            step()
-            done += 1
-        return done
-
-    with ThreadPoolExecutor(threads) as pool:
-        done = sum(pool.map(work, range(threads)))
-    return done / (time.perf_counter() - began)
-
-
-def decoded_per_s(pool: DecoderPool, clip: Path, plan: RuntimePlan, seconds: float) -> float:
-    """Recordings a second, with decoders alone."""
-
-    def decode() -> None:
-        fd = os.open(clip, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            with pool.decode(
-                fd, frames=FRAMES, sampling=Sampling.KEYFRAME, net_wh=plan.model.net_wh,
-                placing=plan.model.placing, rect=plan.rect,
-            ):  # fmt: skip
-                pass
-        finally:
-            os.close(fd)
-
-    return per_second(usable_cpus(), seconds, decode)
 
 
 def inferred_per_s(runtime: InferenceRuntime, plan: RuntimePlan, seconds: float) -> float:
@@ -134,7 +99,13 @@ def main() -> None:
         work.rest()
         rows = []
         for number in range(words.rounds):
-            decoded = decoded_per_s(pool, clip, plan, words.seconds)
+            decoded = per_second(
+                usable_cpus(), words.seconds,
+                lambda: decode(
+                    pool, clip, Sampling.KEYFRAME, plan.model.net_wh, plan.model.placing,
+                    rect=plan.rect,
+                ),
+            )  # fmt: skip
             inferred = inferred_per_s(runtime, plan, words.seconds)
             worked = worked_per_s(work, words.seconds)
             bound = 1 / (1 / decoded + FRAMES / inferred)

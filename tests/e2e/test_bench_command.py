@@ -62,7 +62,7 @@ def test_a_folder_without_clips_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_process_is_counted_with_all_that_it_started() -> None:
-    grandchild = "import time; block = bytes(64 << 20); print('up', flush=True); time.sleep(60)"
+    grandchild = "import time; sum(range(5_000_000)); print('up', flush=True); time.sleep(60)"
     child = (
         "import subprocess, sys; "
         f"p = subprocess.Popen([sys.executable, '-c', {grandchild!r}]); p.wait()"
@@ -75,9 +75,11 @@ def test_a_process_is_counted_with_all_that_it_started() -> None:
             assert below not in (started.pid, os.getpid())
             assert process_tree.memory_bytes(below) > 1 << 20
             assert process_tree.cpu_s(below) > 0
+            assert 0 < process_tree.age_s(below) <= process_tree.age_s(started.pid) < 60
         finally:
             for pid in process_tree.descendants(started.pid):
                 os.kill(pid, 9)
             started.kill()
     # Ended and waited for; who waits for the one below, and when, is the machine's affair.
-    assert (process_tree.cpu_s(started.pid), process_tree.memory_bytes(started.pid)) == (0, 0)
+    assert process_tree.cpu_s(started.pid) == process_tree.age_s(started.pid) == 0
+    assert process_tree.memory_bytes(started.pid) == 0

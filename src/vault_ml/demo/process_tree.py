@@ -6,12 +6,14 @@ Source: Linux `Documentation/filesystems/proc.rst` (children, stat, smaps_rollup
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 # Fields of `stat` behind the command's name, which may hold spaces: state is the first.
 _USER_TICKS, _SYSTEM_TICKS = 11, 12
+_STARTED_TICKS = 19
 
 
 def descendants(pid: int) -> Iterator[int]:
@@ -24,10 +26,16 @@ def descendants(pid: int) -> Iterator[int]:
 
 def cpu_s(pid: int) -> float:
     """Processor seconds of a process so far, its ended children's not counted."""
-    fields = _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
-    if len(fields) <= _SYSTEM_TICKS:
+    fields = _stat(pid)
+    return (int(fields[_USER_TICKS]) + int(fields[_SYSTEM_TICKS])) / _TICKS_PER_S if fields else 0.0
+
+
+def age_s(pid: int) -> float:
+    """Seconds since a process was started; 0 when it is gone."""
+    fields = _stat(pid)
+    if not fields:
         return 0.0
-    return (int(fields[_USER_TICKS]) + int(fields[_SYSTEM_TICKS])) / _TICKS_PER_S
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[_STARTED_TICKS]) / _TICKS_PER_S
 
 
 def memory_bytes(pid: int) -> int:
@@ -40,6 +48,11 @@ def memory_bytes(pid: int) -> int:
             if line.startswith(member):
                 return int(line.split()[1]) * 1024
     return 0
+
+
+def _stat(pid: int) -> list[str]:
+    """What stands behind the name; empty when the process has just ended."""
+    return _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
 
 
 def _entries(folder: Path) -> list[Path]:
