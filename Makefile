@@ -5,7 +5,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo check format test test-fast test-connected golden proof fuzz bench bench-worker bench-tracking bench-sampling bench-transactions docs build lock
+.PHONY: help setup demo check format test test-fast test-connected golden proof fuzz bench bench-loops bench-engines bench-decoding bench-start bench-worker bench-tracking bench-sampling bench-transactions docs build lock
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 22
@@ -55,21 +55,42 @@ proof: setup ## Faults from seeds against real brokers; LONG=1 is the long run t
 fuzz: setup ## Ten thousand damaged recordings: frames or a reason, never a death or a hang
 	PYTHONPATH=tests $(BIN)/python -m fuzz.campaign --count 10000
 
-bench: setup ## Speed against the plain loop, side by side in one run
-	PYTHONPATH=tests $(BIN)/python -m benchmarks
+# The figures of docs/reference/performance.md, as JSON too; on two processors two hours.
+BENCH := build/bench
+BENCHMARK := PYTHONPATH=tests $(BIN)/python -m benchmarks
+# YOLOv3-608 is measured with random weights: speed does not depend on them. Only its .cfg is needed.
+YOLOV3_CFG ?= $(wildcard ../shared/data/models/yolov3-tiny/yolov3.cfg)
+bench: bench-loops bench-engines bench-decoding bench-start bench-worker bench-tracking ## All of speed, side by side: about two hours on two processors
+
+bench-loops: setup ## Ours against the loops that everybody writes first, on six kinds of clips
+	mkdir -p $(BENCH)
+	$(BENCHMARK) --json $(BENCH)/tiny.json
+	$(if $(YOLOV3_CFG),$(BENCHMARK) --quick --random --model $(YOLOV3_CFG) --json $(BENCH)/yolov3.json)
+	$(BENCHMARK).chart $(BENCH)/*.json > docs/images/bench.svg
+
+bench-engines: setup ## The network alone, beside every combination of runtime and threads, and darknet in C
+	$(BENCHMARK).engines
+	$(if $(YOLOV3_CFG),$(BENCHMARK).engines --random --model $(YOLOV3_CFG) --seconds 8)
+
+bench-decoding: setup ## Five frames of a recording, against OpenCV reading all
+	$(BENCHMARK).decoding
+
+bench-start: setup ## Start, stop, and what a recording costs besides fetching, decoding and the network
+	$(BENCHMARK).start
 
 bench-tracking: setup ## What following 50 objects costs per frame, beside a plain IoU tracker
-	PYTHONPATH=tests $(BIN)/python -m benchmarks.tracking
+	$(BENCHMARK).tracking
 
 bench-worker: setup ## How much of what the processors could do the worker does, and whether its memory grows
-	PYTHONPATH=tests $(BIN)/python -m benchmarks.worker
-	$(BIN)/python -m benchmarks.memory
+	$(BENCHMARK).worker
+	$(if $(YOLOV3_CFG),$(BENCHMARK).worker --random --model $(YOLOV3_CFG) --seconds 60)
+	$(BENCHMARK).memory
 
 bench-sampling: setup ## How many brief events are seen with so many frames
-	PYTHONPATH=tests $(BIN)/python -m benchmarks.sampling
+	$(BENCHMARK).sampling
 
 bench-transactions: setup ## What KAFKA_TRANSACTIONS costs, on Apache Kafka (Java 17 and Maven)
-	PYTHONPATH=tests $(BIN)/python -m benchmarks.transactions
+	$(BENCHMARK).transactions
 
 docs: setup ## Write the generated documents anew
 	$(BIN)/python scripts/generate_docs.py

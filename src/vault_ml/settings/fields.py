@@ -643,7 +643,7 @@ class Settings(BaseSettings):
         ge=0,
         le=3600,
         description="Time to finish what is in flight after SIGTERM, seconds; the rest goes back "
-        "to the queue. Keep it under Kubernetes' grace period (30).",
+        "to the queue. Keep it under Kubernetes' grace period: 30 where none is set.",
     )
 
     # --- finished runs ---------------------------------------------------------------------------
