@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -135,6 +135,10 @@ class Stage:
         place = {one.value(): (one.partition(), one.offset()) for one in events}
         assert len(place) == len(self.sent)
         results, letters = self.read(self.results), self.read(self.letters)
+        deadline = time.monotonic() + 10
+        # The commit may be known to the group a moment before it is to the results.
+        while len(results + letters) < len(self.sent) and time.monotonic() < deadline:
+            results, letters = self.read(self.results), self.read(self.letters)
         seen = [one.value() for one in results + letters]
         assert sorted(seen) == sorted(self.sent), "not each once"
         assert all(b"poison" in one.value() for one in letters)
@@ -225,6 +229,53 @@ def test_a_worker_that_slept_through_its_expulsion_commits_nothing(
     for worker in (zombie, other):
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(20) == 0
+
+
+def test_sharing_out_anew_while_a_transaction_is_open_repeats_nothing(
+    kafka_system: ApacheKafkaSystem,
+) -> None:
+    kafka_system.transactions = True
+    kafka_system.extra = EXTRA
+    partitions, sent, committed = 6, 20, 10
+    queue = kafka_system.new_queue(partitions)
+    connection = kafka_system.options().connection()
+    plain = Producer(connection, logger=QUIET)
+    for number, offset in itertools.product(range(partitions), range(sent)):
+        plain.produce(queue, b"%d@%d" % (number, offset), partition=number)
+    assert plain.flush(20) == 0
+
+    def places(offset: int) -> list[TopicPartition]:
+        return [TopicPartition(queue, number, offset) for number in range(partitions)]
+
+    # A worker that is gone has settled ten of each; the transaction of its last ones is open.
+    last = Consumer({**connection, "group.id": kafka_system.group}, logger=QUIET)
+    last.commit(offsets=places(committed), asynchronous=False)
+    dead = Producer(
+        {**connection, "transactional.id": f"{queue}-dead", "transaction.timeout.ms": "60000"},
+        logger=QUIET,
+    )
+    dead.init_transactions(20)
+    dead.begin_transaction()
+    dead.send_offsets_to_transaction(places(15), last.consumer_group_metadata(), 20)
+    joined: list[KafkaConsumer] = []
+    try:
+        for _ in range(4):  # each of them has the group shared out anew
+            joined.append(kafka_system.consumer(queue))
+            time.sleep(1.5)
+        assert all(consumer.receive(0.1) is None for consumer in joined), "they wait"
+        dead.abort_transaction(20)
+        seen: list[bytes] = []
+        deadline = time.monotonic() + JOIN_S
+        while len(seen) < partitions * (sent - committed) and time.monotonic() < deadline:
+            for consumer in joined:
+                while (delivery := consumer.receive(0.1)) is not None:
+                    seen.append(delivery.message.body)
+        wanted = [b"%d@%d" % each for each in itertools.product(range(6), range(committed, sent))]
+        assert sorted(seen) == sorted(wanted)
+    finally:
+        last.close()
+        for consumer in joined:
+            consumer.close(10)
 
 
 def is_stopped(process: subprocess.Popen[bytes]) -> bool:

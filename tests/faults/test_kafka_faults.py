@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import structlog
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from contract.broker_contract import CLOSE_S, JOIN_S, receive, settled, wait_for
 from contract.kafka_system import MockKafkaSystem
@@ -155,6 +158,30 @@ def test_a_retry_of_a_revoked_delivery_is_not_received_again(running: Running) -
     delivery.retry(0.0)
     again = receive(running.consumer())
     assert again.attempt == 1
+
+
+@pytest.mark.parametrize("strategy", ["cooperative-sticky", "range"])
+def test_partitions_begin_at_their_commit_or_at_their_oldest_event(
+    running: Running, strategy: str
+) -> None:
+    running.queue = running.system.new_queue(partitions=4)
+    options = replace(running.system.options(), extra={"partition.assignment.strategy": strategy})
+    plain = Producer({"bootstrap.servers": running.kafka.bootstrap})
+    for number, offset in itertools.product(range(4), range(6)):
+        plain.produce(running.queue, b"%d@%d" % (number, offset), partition=number)
+    assert plain.flush(10) == 0
+    earlier = Consumer({"bootstrap.servers": running.kafka.bootstrap, "group.id": options.group})
+    # Committed, committed beyond what is there (the topic was made anew), and not at all.
+    places = [TopicPartition(running.queue, 0, 4), TopicPartition(running.queue, 1, 99)]
+    earlier.commit(offsets=places, asynchronous=False)
+    earlier.close()
+    consumer = KafkaConsumer(options, running.queue, log=running.system.log)
+    seen = [receive(consumer).message.body for _ in range(2 + 6 + 6 + 6)]
+    assert consumer.receive(1.0) is None
+    consumer.close(CLOSE_S)
+    begin = {0: 4, 1: 0, 2: 0, 3: 0}
+    wanted = [b"%d@%d" % (number, at) for number in begin for at in range(begin[number], 6)]
+    assert sorted(seen) == sorted(wanted)
 
 
 def test_a_partition_that_went_while_paused_is_read_when_it_comes_back(running: Running) -> None:

@@ -22,7 +22,7 @@ def test_the_contract_is_in_force() -> None:
     consumer, producer = options.consumer(), options.producer()
     assert consumer["enable.auto.commit"] is False
     assert consumer["enable.auto.offset.store"] is False
-    assert consumer["auto.offset.reset"] == "earliest"
+    assert consumer["auto.offset.reset"] == "error"
     assert consumer["group.id"] == "g"
     assert producer["enable.idempotence"] is True
     assert producer["acks"] == "all"

@@ -14,7 +14,15 @@ import threading
 import time
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition, libversion
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_STORED,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+    libversion,
+)
 from confluent_kafka import Message as ClientMessage
 
 from vault_ml.brokers.kafka import codes
@@ -32,6 +40,8 @@ from vault_ml.telemetry.log import Log
 
 _POLL_S = 0.05  # how long a commit, a due retry or a close may wait for the thread
 _OFFSETS_S = 5.0  # to read the group's commits of partitions just assigned
+_BEGIN_S = 0.5  # to ask where a partition begins, per try; the others wait meanwhile
+_BEGIN_AGAIN_S = 1.0
 _TOPIC_S = 0.7  # to find or make the topic, per try; a close waits for a try
 _TOPIC_AGAIN_S = 2.0
 # A cooperative rebalance hands partitions over in a second round; who has none after it has none.
@@ -85,6 +95,9 @@ class KafkaConsumer:
         # Only the broker thread touches these.
         self._paused_numbers: set[int] = set()
         self._unread: set[int] = set()  # partitions whose commits' texts we have not read
+        self._astray: dict[int, None] = {}  # partitions that librdkafka knows no beginning of
+        self._begin_again_at = 0.0
+        self._begun: dict[int, int] = {}  # where we had them begin
         self._look_again_at: float | None = None  # for a topic that was removed
         self._idle_since: float | None = None  # a member of the group, and no partition is ours
         self._is_idle_said = False
@@ -230,9 +243,10 @@ class KafkaConsumer:
         self._cluster.serve()
         if message is not None:
             if error := message.error():
-                self._on_error(error)
+                self._on_error(error, message.partition())
             else:
                 self._take(message)
+        self._look_for_beginnings()
         self._look_for_removed_topic()
         self._look_for_idleness()
         self._books.emit_due()
@@ -249,7 +263,7 @@ class KafkaConsumer:
                 "partition_restarted",
                 partition=number,
                 offset=offset,
-                reason="The topic was cut off or made anew; starting again at its oldest event.",
+                reason="The topic was cut off or made anew; what is there is read again.",
             )
             self._books.open(number)
         elif number in self._unread:
@@ -316,10 +330,66 @@ class KafkaConsumer:
             self._client.resume([TopicPartition(self._queue, number) for number in paused])
         self._paused_numbers.difference_update(numbers)
         self._unread.difference_update(numbers)
+        for number in numbers:
+            self._astray.pop(number, None)
+            self._begun.pop(number, None)
 
-    def _on_error(self, error: KafkaError) -> None:
+    def _look_for_beginnings(self) -> None:
+        """Begin partitions that librdkafka does not know where to begin.
+
+        Nothing is committed, or what was committed is no longer there. Or neither: when a group is
+        shared out anew while a commit waits for the end of a transaction, librdkafka (2.11) takes
+        that for no commit, and would read everything again.
+        """
+        if time.monotonic() < self._begin_again_at:
+            return
+        for number in list(self._astray):
+            offset = self._beginning(number)
+            del self._astray[number]
+            if offset is None:
+                self._astray[number] = None  # behind the others
+                self._begin_again_at = time.monotonic() + _BEGIN_AGAIN_S
+                return
+            self._begun[number] = offset
+            self._begin(TopicPartition(self._queue, number, offset))
+
+    def _beginning(self, number: int) -> int | None:
+        """Where to begin; None while that is not known, such as during a transaction."""
+        place = TopicPartition(self._queue, number)
+        try:
+            (committed,) = self._client.committed([place], timeout=_BEGIN_S)
+            if committed.error is not None:
+                return None
+            offset: int = committed.offset
+            if offset < 0:
+                return int(OFFSET_BEGINNING)
+            oldest, end = self._client.get_watermark_offsets(place, timeout=_BEGIN_S)
+        except KafkaException:
+            return None
+        return offset if oldest <= offset <= end else int(OFFSET_BEGINNING)
+
+    def _begin(self, place: TopicPartition) -> None:
+        """Read a partition of ours from `place` on. librdkafka does not seek in one that errs."""
+        try:
+            self._client.incremental_unassign([place])
+            self._client.incremental_assign([place])
+        except KafkaException as exception:
+            if exception.args[0].code() != codes.STATE:
+                raise
+            # The group shares out eagerly: such an assignment is only taken as a whole.
+            places = self._client.position(self._client.assignment())
+            for one in places:
+                if one.partition == place.partition or one.offset < 0:  # nothing of it came yet
+                    one.offset = self._begun.get(one.partition, OFFSET_STORED)
+            self._client.assign(places)
+
+    def _on_error(self, error: KafkaError, number: int | None) -> None:
         code = error.code()
         if code == codes.PARTITION_EOF:
+            return
+        if code == codes.AUTO_OFFSET_RESET:
+            if number is not None and number in self._books.numbers():
+                self._astray[number] = None
             return
         if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
             self._fail(ConfigError(may_not_sentence(self._queue)))

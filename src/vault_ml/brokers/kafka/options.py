@@ -151,7 +151,9 @@ class KafkaOptions:
             "group.id": self.group,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
-            "auto.offset.reset": "earliest",
+            # The consumer begins at the oldest event where nothing is committed, but it makes sure
+            # that nothing is, which librdkafka does not always.
+            "auto.offset.reset": "error",
         }
 
     def producer(self) -> dict[str, Any]:
