@@ -81,6 +81,10 @@ class Figures:
             return None
         return self.ap50_fp32 - self.ap50_int8
 
+    def to_json(self) -> dict[str, float | None]:
+        """As the manifest has them."""
+        return {**asdict(self), "ap50_lost": self.ap50_lost}
+
     def shortcomings(self) -> list[str]:
         """Why the gate refuses; empty where it lets through."""
         found = []
@@ -246,7 +250,7 @@ def _manifest(
         "model": model.name,
         "model_sha256": model.sha256,
         "verdict": verdict,
-        "figures": {**asdict(figures), "ap50_lost": figures.ap50_lost},
+        "figures": figures.to_json(),
         "gate": {"least_f1": LEAST_F1, "most_ap50_lost": MOST_AP50_LOST},
         "kept_in_float": "first and head convolutions" if kept_in_float else "nothing",
         "calibration": _pictures(calibration),

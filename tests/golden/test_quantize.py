@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from conftest import shared_file
+from reference.darknet_weights import random_weights
 from vault_ml import calibration
 from vault_ml.cli import main
 from vault_ml.errors import ConfigError, ModelError
 from vault_ml.models.prepare import PreparedModel, prepare, resolve
 from vault_ml.models.quantized import MANIFEST, NETWORK, WEIGHTS, find_quantized, quantized_folder
+from vault_ml.quantization import quantize
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -75,10 +77,15 @@ def test_figures_of_the_manifest_can_be_had_again(
 ) -> None:
     assert command(folders, "--calibrate", str(photos()), "--verify", "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["measured"]["f1"] == pytest.approx(manifest["figures"]["f1"], abs=1e-3)
+    assert told["measured"].keys() == manifest["figures"].keys()
+    for figure in ("f1", "mean_score_change", "ap50_fp32", "ap50_int8"):
+        assert told["measured"][figure] == pytest.approx(manifest["figures"][figure], abs=1e-3)
+    assert command(folders, "--calibrate", str(photos()), "--verify") == 0
+    assert "ap50_int8" in capsys.readouterr().out
     # Other pictures give other figures, and that is said.
     other = shared_file("images/darknet/dog.jpg").parent
     assert command(folders, "--calibrate", str(other), "--verify") == 2
+    assert "the manifest's figures are not those of these pictures" in capsys.readouterr().err
 
 
 def test_broken_calibration_is_refused_and_leaves_what_was_there(
@@ -98,6 +105,38 @@ def test_broken_calibration_is_refused_and_leaves_what_was_there(
     assert "4 pictures are few" in said
     assert find_quantized(model, folders[0]).sha256 == before
     assert [path for path in folders[0].iterdir() if path.name.startswith(".int8")] == []
+
+
+def test_below_the_gate_it_is_kept_by_force_and_its_manifest_says_so(
+    folders: tuple[Path, Path], model: PreparedModel, tmp_path: Path
+) -> None:
+    black, models = tmp_path / "black", tmp_path / "models"
+    black.mkdir()
+    models.mkdir()
+    for path in folders[0].glob("yolov3-tiny.*"):
+        (models / path.name).symlink_to(path.resolve())
+    for number in range(4):
+        cv2.imwrite(str(black / f"{number}.png"), np.zeros((64, 64, 3), np.uint8))
+    words = ("--calibrate", str(black), "--held-out", str(photos()), "--force")
+    assert command((models, folders[1]), *words) == 0
+    kept = find_quantized(model, models)
+    assert kept.verdict == "forced"
+    assert kept.figures["f1"] < 0.93
+    assert "did not pass" in kept.sentence()
+
+
+def test_a_network_that_sees_nothing_gets_a_manifest_for_speed_only(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    cfg = tmp_path / "random.cfg"
+    shutil.copy(shared_file("models/yolo-fastest/yolo-fastest-1.1.cfg"), cfg)
+    cfg.with_suffix(".weights").write_bytes(random_weights(cfg.read_text(), sees_nothing=True))
+    model = prepare(resolve(str(cfg), tmp_path), folders[1])
+    examples = calibration.load(calibration.files_in(photos())[:4], model, lambda _name: None)
+    target = quantized_folder(model, tmp_path)
+    manifest = quantize(model, target, examples, examples, force=False, tell=lambda _said: None)
+    assert manifest["verdict"] == find_quantized(model, tmp_path).verdict == "speed-only"
+    assert "speed" in find_quantized(model, tmp_path).sentence()
 
 
 @pytest.mark.parametrize("damage", ["network", "weights", "manifest", "other-model", "gone"])

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vault_ml.cli.progress import progress
+
+# Which figures must be had again; how many boxes there are may turn on a rounding.
+_COMPARED = ("pictures", "marked_pictures", "f1", "mean_score_change", "ap50_fp32", "ap50_int8")
+_TOLERANCE = 1e-3
 
 
 def quantize(
@@ -49,7 +54,6 @@ def quantize(
     lie beside the photos). The figures stand in its manifest.
     """
     from vault_ml import calibration, quantization
-    from vault_ml.errors import ModelError
     from vault_ml.models.folders import default_cache_dir, default_model_dir
     from vault_ml.models.prepare import prepare, resolve
     from vault_ml.models.quantized import find_quantized, quantized_folder
@@ -66,13 +70,8 @@ def quantize(
         examples = [] if verify else calibration.load(files, ready, advance)
     if verify:
         found = find_quantized(ready, models)
-        figures = quantization.compare(ready, found.network, compared)
-        told = {name: found.figures[name] for name in ("f1", "mean_score_change")}
-        now = {"f1": figures.f1, "mean_score_change": figures.mean_score_change}
-        print(json.dumps({"manifest": told, "measured": now}) if as_json else
-              f"manifest {told}, measured {now}")  # fmt: skip
-        if any(abs(told[name] - now[name]) > 1e-3 for name in told):
-            raise ModelError("the manifest's figures are not those of these pictures here")
+        now = quantization.compare(ready, found.network, compared)
+        _compare_figures(found.figures, now.to_json(), as_json=as_json)
         return
     if len(examples) < quantization.FEW_PICTURES:
         _say(f"{len(examples)} pictures are few to calibrate with; 300 are good")
@@ -81,6 +80,39 @@ def quantize(
         ready, target, examples, compared, force=force, tell=_say
     )  # fmt: skip
     print(json.dumps(manifest) if as_json else f"{manifest['verdict']}: {target}")
+
+
+def _compare_figures(
+    told: Mapping[str, float | None], now: Mapping[str, float | None], *, as_json: bool
+) -> None:
+    """Print both.
+
+    Raises:
+        ModelError: they differ.
+    """
+    from vault_ml.errors import ModelError
+
+    if as_json:
+        print(json.dumps({"manifest": dict(told), "measured": dict(now)}))
+    else:
+        print(f"{'':<20}{'manifest':>12}{'measured':>12}")
+        for name, value in now.items():
+            print(f"{name:<20}{_figure(told.get(name)):>12}{_figure(value):>12}")
+    others = [name for name in _COMPARED if not _is_near(told.get(name), now[name])]
+    if others:
+        raise ModelError(
+            f"{', '.join(others)}: the manifest's figures are not those of these pictures here"
+        )
+
+
+def _is_near(told: float | None, now: float | None) -> bool:
+    return told is now is None or (
+        told is not None and now is not None and abs(told - now) <= _TOLERANCE
+    )
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"
 
 
 def _say(sentence: str) -> None:
