@@ -12,6 +12,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from av.video.frame import VideoFrame
 from PIL import Image
 
 import video_clips as clips
@@ -22,7 +23,7 @@ from vault_ml.video import demuxer as demuxer_module
 from vault_ml.video.cursor import Cursor
 from vault_ml.video.files import RecordingFile
 from vault_ml.video.limits import DecodeLimits, Reason, Refused, error_for
-from vault_ml.video.picture import Picture
+from vault_ml.video.picture import Picture, scaled
 from vault_ml.video.reader import RecordingReader
 from vault_ml.video.sampling import Sampling
 from vault_ml.video.source import SparseCopy
@@ -241,8 +242,29 @@ def test_colours_come_out_as_the_recording_tags_them(
         color_range=2 if full else 1,
         codec_options={"qp": "0"},
     )
-    seen = look(data, 1)[0].rgb()
-    assert np.abs(seen.reshape(-1, 3).mean(axis=0) - rgb).max() <= 2.5
+    picture = look(data, 1)[0]
+    for seen in (picture.rgb(), picture.rgb_at((32, 18)), picture.rgb_at((17, 31))):
+        assert np.abs(seen.reshape(-1, 3).mean(axis=0) - rgb).max() <= 2.5
+
+
+@pytest.mark.parametrize("size_wh", [(208, 118), (118, 208), (33, 57), (1, 1)])
+@pytest.mark.parametrize("rotation", [0, 90, 180])
+def test_another_size_is_near_the_whole_picture_scaled(
+    size_wh: tuple[int, int], rotation: int
+) -> None:
+    y, x = np.mgrid[0:360, 0:640]
+    smooth = np.stack([x * 0.39, y * 0.7, 255 - (x + y) * 0.25], axis=2).astype(np.uint8)
+    pictures = [VideoFrame.from_ndarray(smooth, format="rgb24")] * 3
+    data = clips.encode("mp4", size_wh=(640, 360), pictures=pictures, rotation=rotation)
+    picture = look(data, 1)[0]
+    seen, wanted = picture.rgb_at(size_wh), scaled(picture.rgb(), size_wh)
+    assert seen.shape == (*size_wh[::-1], 3)
+    difference = np.abs(seen.astype(int) - wanted)
+    assert difference.mean() < 1.5
+    assert difference.max() < 12
+    # Other formats go by the whole picture.
+    ten_bit = look(clips.encode("mp4", "libx265", pixel_format="yuv420p10le"), 1)[0]
+    np.testing.assert_array_equal(ten_bit.rgb_at((30, 20)), scaled(ten_bit.rgb(), (30, 20)))
 
 
 def test_ten_bit_video_becomes_the_same_colours() -> None:

@@ -31,6 +31,7 @@ import av.error
 import av.logging
 import cv2
 import numpy as np
+from av.video.frame import VideoFrame
 
 from vault_ml.child import Channel, ChildGone, connect
 from vault_ml.geometry import Letterbox, Placing, input_wh
@@ -38,7 +39,7 @@ from vault_ml.video.adaptive import Likeness, choose, further
 from vault_ml.video.files import RecordingFile, SeekableFile
 from vault_ml.video.jail import Jail, confine
 from vault_ml.video.limits import DecodeLimits, Reason, Refused
-from vault_ml.video.picture import Picture, letterbox_into
+from vault_ml.video.picture import MOVING, Picture, letterbox_into
 from vault_ml.video.reader import RecordingReader
 from vault_ml.video.sampling import PacketIndex, Sampling
 from vault_ml.video.shared_frames import SharedFrames
@@ -130,12 +131,13 @@ class _Decoder:
         ):
             chosen = Sampling(sampling)
             for picture in reader.pictures(frames, chosen, frames_per_s, region):
-                try:
-                    rgb = picture.rgb()
-                except av.error.FFmpegError:
-                    continue  # a pixel format that swscale does not know
                 wanted_wh = input_wh(picture.size_wh, (net_w, net_h), rect=rect)
                 letterbox = Letterbox.fit(picture.size_wh, wanted_wh, placed)
+                try:
+                    # A square input is what darknet and its ports would see, to the last bit.
+                    rgb = picture.rgb_at(letterbox.inner_wh) if rect else picture.rgb()
+                except av.error.FFmpegError:
+                    continue  # a pixel format that swscale does not know
                 canvas = shared.picture(len(looked_at), wanted_wh)
                 letterbox_into(canvas, rgb, letterbox, placed.fill)
                 looked_at.append(
@@ -227,6 +229,8 @@ def warm_up() -> None:
         (picture,) = reader.pictures(1, Sampling.ADAPTIVE)
         canvas = np.zeros((4, 4, 3), np.uint8)
         letterbox_into(canvas, picture.rgb(), Letterbox.fit(picture.size_wh, (4, 4)))
+        small = VideoFrame.from_ndarray(np.zeros((6, 4), np.uint8), format="yuv420p")
+        Picture(0.0, 0, small, MOVING).rgb_at((2, 2))
     sizes = [9000, *range(100, 140)]
     index = PacketIndex.from_packets(
         range(41), [at == 0 for at in range(41)], [True] * 41, [1] * 41, sizes

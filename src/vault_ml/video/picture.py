@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
@@ -24,6 +25,8 @@ STILL = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL
 MOVING = Interpolation.BICUBIC
 # Of 1080p, a cell is 30 pixels wide: about as large as what a network still recognises there.
 _CELLS = 64
+# Formats that are scaled plane by plane: 8 bits, half the colour in both directions.
+_THREE_PLANES = frozenset({"yuv420p", "yuvj420p"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,35 @@ class Picture:
         ).to_ndarray()
         return np.ascontiguousarray(np.rot90(converted, self._quarter_turns()), dtype=np.uint8)
 
+    def rgb_at(self, size_wh: tuple[int, int]) -> NDArray[np.uint8]:
+        """The picture at another size, both sides positive: (h, w, 3) uint8 RGB, turned upright.
+
+        Not `rgb` scaled, but near it (half a grey level in the mean), and five times faster at
+        1080p: the three planes are scaled as they are, and colours made at the new size.
+
+        Raises:
+            av.error.FFmpegError: swscale does not know the pixel format.
+            MemoryError: no room.
+        """
+        if self.frame.format.name not in _THREE_PLANES or any(side % 2 for side in size_wh):
+            return scaled(self.rgb(), size_wh)
+        turns = self._quarter_turns()
+        width, height = size_wh[::-1] if turns % 2 else size_wh
+        half_wh = (width // 2, height // 2)
+        planes = [
+            scaled(_pixels(plane), wh)
+            for plane, wh in zip(
+                self.frame.planes, ((width, height), half_wh, half_wh), strict=True
+            )
+        ]
+        packed = np.concatenate([plane.ravel() for plane in planes]).reshape(-1, width)
+        small = VideoFrame.from_ndarray(packed, format=self.frame.format.name)
+        small.colorspace, small.color_range = self.frame.colorspace, self.frame.color_range
+        converted = VideoReformatter().reformat(
+            small, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1
+        )
+        return np.ascontiguousarray(np.rot90(converted.to_ndarray(), turns), dtype=np.uint8)
+
     def cells(self) -> NDArray[np.float32]:
         """Mean brightness of each cell: (h, w) float32, the longer side 64, not turned.
 
@@ -95,6 +127,16 @@ def letterbox_into(
     """
     (inner_w, inner_h), (x, y) = letterbox.inner_wh, letterbox.offset_xy
     canvas[:] = fill
-    canvas[y : y + inner_h, x : x + inner_w] = cv2.resize(
-        rgb, (inner_w, inner_h), interpolation=cv2.INTER_LINEAR
-    )
+    canvas[y : y + inner_h, x : x + inner_w] = scaled(rgb, letterbox.inner_wh)
+
+
+def scaled(pixels: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.uint8]:
+    """`pixels`, (h, w) or (h, w, 3) uint8, at another size; bilinear, as in `letterbox_into`."""
+    resized = cv2.resize(pixels, size_wh, interpolation=cv2.INTER_LINEAR)
+    return np.asarray(resized, np.uint8)
+
+
+def _pixels(plane: VideoPlane) -> NDArray[np.uint8]:
+    """(h, w) uint8, a view: lines are longer in memory."""
+    lines: NDArray[np.uint8] = np.frombuffer(memoryview(plane), np.uint8)
+    return lines.reshape(-1, plane.line_size)[: plane.height, : plane.width]
