@@ -40,6 +40,7 @@ from vault_ml.inference.onnx_runtime import OnnxRuntime
 from vault_ml.models.folders import default_cache_dir, default_model_dir
 from vault_ml.models.prepare import prepare, resolve
 from vault_ml.telemetry.logs import configure
+from vault_ml.video.decoder_child import keep_freed_memory
 from vault_ml.video.limits import DecodeLimits
 from vault_ml.video.picture import letterbox_into
 from vault_ml.video.reader import RecordingReader
@@ -140,7 +141,8 @@ class _Recorded:
 
 
 def frame_ms(model: str, clip: Path) -> list[float]:
-    """For each of some frames of a clip."""
+    """For each of some frames of a clip, with memory kept as the decoder's process keeps it."""
+    keep_freed_memory()
     prepared = prepare(resolve(model, default_model_dir()), default_cache_dir())
     runtime = OnnxRuntime(prepared.onnx, device="cpu")
     head, labels = head_and_labels(runtime.metadata, prepared.onnx)

@@ -23,6 +23,7 @@ from vault_ml.detector import Detector
 from vault_ml.detector_loop import DetectorLoop, Work
 from vault_ml.detector_wire import Picture, Ready
 from vault_ml.errors import ConfigError, ModelError, VaultMLError
+from vault_ml.inference.lanes import MOST_GPU_BATCH
 from vault_ml.inference.onnx_file import read_metadata
 from vault_ml.inference.opening import Opening, first_wh, open_runtime
 from vault_ml.yolo.head import Head, heads_from_json
@@ -36,7 +37,6 @@ from vault_ml.yolo.metadata import (
 # On a CPU a batch wins nothing (docs/adr/0002-children.md), and one picture per run gives the
 # same bits whatever else waits. A GPU needs many to be busy; how many is measured.
 _CPU_BATCH = 1
-_MOST_GPU_BATCH = 32
 
 _WHOLE_MESSAGE_S = 60.0
 """Messages are small and written in one go; this only bounds a parent that stands still."""
@@ -87,7 +87,7 @@ def load(
         options["confidence_threshold"],
         options["nms_threshold"],
     )
-    batch = _CPU_BATCH if runtime.info.device == "cpu" else _MOST_GPU_BATCH
+    batch = _CPU_BATCH if runtime.info.device == "cpu" else MOST_GPU_BATCH
     if METADATA_BATCH in metadata:  # an export that takes only so many at once
         batch = min(batch, int(metadata[METADATA_BATCH]))
     loop = DetectorLoop(detector, runtime.net_wh, batch, answer, lanes=runtime.lanes)

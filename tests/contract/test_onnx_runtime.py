@@ -18,6 +18,7 @@ from tiny_detector import NET_WH, write_tiny_model
 from vault_ml.errors import ConfigError, DetectorUnavailable, ModelError
 from vault_ml.inference import onnx_runtime
 from vault_ml.inference.onnx_runtime import OnnxRuntime
+from vault_ml.yolo.metadata import METADATA_NET_WH
 
 
 @pytest.fixture
@@ -61,9 +62,9 @@ def test_cuda_that_is_not_offered_is_an_error(model: Path) -> None:
 
 
 class FakeOrt(SimpleNamespace):
-    """An ONNX Runtime built with CUDA, on a machine with or without a GPU."""
+    """An ONNX Runtime built with CUDA and TensorRT, on a machine with or without a GPU."""
 
-    def __init__(self, *, has_gpu: bool) -> None:
+    def __init__(self, *, has_gpu: bool, has_tensorrt: bool = True) -> None:
         import onnxruntime
 
         self.asked: list[Any] = []
@@ -72,6 +73,8 @@ class FakeOrt(SimpleNamespace):
             self.asked.append(providers)
             names = [each if isinstance(each, str) else each[0] for each in providers]
             running = names if has_gpu else ["CPUExecutionProvider"]
+            if not has_tensorrt and "TensorrtExecutionProvider" in running:
+                running.remove("TensorrtExecutionProvider")
             real = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             return SimpleNamespace(
                 get_providers=lambda: running,
@@ -81,9 +84,14 @@ class FakeOrt(SimpleNamespace):
             )
 
         super().__init__(
-            get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+            get_available_providers=lambda: [
+                "TensorrtExecutionProvider",
+                "CUDAExecutionProvider",
+                "CPUExecutionProvider",
+            ],
             InferenceSession=session,
             SessionOptions=onnxruntime.SessionOptions,
+            GraphOptimizationLevel=onnxruntime.GraphOptimizationLevel,
             set_default_logger_severity=lambda level: None,
             __version__="9.9",
         )
@@ -110,6 +118,75 @@ def test_cuda_that_works_is_taken_with_full_precision(
     monkeypatch.setattr(onnx_runtime, "_cuda_device_name", lambda: "NVIDIA L4")
     assert OnnxRuntime(model, device=device).info.device == "cuda:0 NVIDIA L4"
     assert fake.asked == [[("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]]
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_tensorrt_is_told_the_range_of_shapes_and_keeps_its_engines(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: bool
+) -> None:
+    fake = FakeOrt(has_gpu=True)
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+    monkeypatch.setattr(onnx_runtime, "_cuda_device_name", lambda: "NVIDIA L4")
+    runtime = OnnxRuntime(model, device="tensorrt", half=half, engine_cache=tmp_path)
+    assert (runtime.info.runtime, runtime.info.device) == (
+        "onnxruntime 9.9 tensorrt", "cuda:0 NVIDIA L4",
+    )  # fmt: skip
+    assert runtime.info.precision == ("fp16" if half else "fp32")
+    (name, options), cuda = fake.asked[-1]
+    width, height = NET_WH
+    assert (name, cuda[0]) == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
+    assert options == {
+        "trt_fp16_enable": "1" if half else "0",
+        "trt_profile_min_shapes": f"images:1x3x{height}x{width}",
+        "trt_profile_opt_shapes": f"images:8x3x{height}x{width}",
+        "trt_profile_max_shapes": f"images:32x3x{height}x{width}",
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(tmp_path),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(tmp_path),
+    }
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        pytest.param(
+            ["n", 3, "h", "w"], ["1x3x32x32", "8x3x352x608", "32x3x608x608"], id="any-size"
+        ),
+        pytest.param([4, 3, 608, 608], None, id="one-shape"),
+    ],
+)
+def test_tensorrt_range_follows_what_the_model_leaves_open(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shape: list[int | str],
+    expected: list[str] | None,
+) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "open",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    model.ir_version = 8
+    helper.set_model_props(model, {METADATA_NET_WH: "[608, 608]"})
+    onnx.save(model, tmp_path / "open.onnx")
+    fake = FakeOrt(has_gpu=True)
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+    OnnxRuntime(tmp_path / "open.onnx", device="tensorrt", first_wh=(608, 352))
+    (_, options), _ = fake.asked[-1]
+    ranges = [options.get(f"trt_profile_{which}_shapes") for which in ("min", "opt", "max")]
+    assert ranges == ([f"x:{each}" for each in expected] if expected else [None] * 3)
+
+
+def test_tensorrt_that_does_not_start_is_an_error_and_never_cuda(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeOrt(has_gpu=True, has_tensorrt=False)
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+    with pytest.raises(ConfigError, match="'tensorrt' was asked for, but it does not start"):
+        OnnxRuntime(model, device="tensorrt")
 
 
 def test_cpu_does_not_touch_cuda(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,12 @@
-"""How many pictures at once, and how many threads for each, on a CPU."""
+"""How many pictures at once, and on a CPU how many threads for each."""
 
 from __future__ import annotations
 
 _MOST_LANES = 16
 """Each lane has the network's intermediate results in memory: 0.2 GB for YOLOv3 at 608."""
+
+MOST_GPU_BATCH = 32
+"""Pictures in one run on a GPU, at most; how many are best is measured at start."""
 
 
 def lanes_for(cpus: int) -> tuple[int, int]:

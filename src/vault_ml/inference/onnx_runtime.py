@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vault_ml.errors import ConfigError, DetectorUnavailable, ModelError
+from vault_ml.geometry import INPUT_MULTIPLE
 from vault_ml.inference.cpu_quota import usable_cpus
-from vault_ml.inference.lanes import lanes_for
+from vault_ml.inference.lanes import MOST_GPU_BATCH, lanes_for
 from vault_ml.inference.pictures import check_pictures, to_tensor
 from vault_ml.inference.port import RuntimeInfo
 from vault_ml.yolo.metadata import METADATA_NET_WH
@@ -29,6 +30,9 @@ _PROVIDER_OF: Mapping[str, str] = {"cuda": _CUDA, "tensorrt": _TENSORRT}
 # `fp32` shall mean it: by default CUDA rounds the factors of a convolution to TF32, 10 bits.
 _CUDA_OPTIONS = {"use_tf32": "0"}
 _ERRORS_ONLY = 3
+# TensorRT builds one engine for a range of shapes, at its best in the middle of it. A shape beyond
+# the range has it build anew, for minutes, while recordings wait: the range is said beforehand.
+_USUAL_GPU_BATCH = 8
 # Two runs at once on one GPU have not been measured (docs/reference/performance.md).
 _GPU_LANES = 1
 
@@ -44,6 +48,7 @@ class OnnxRuntime:
         threads: int | None = None,
         half: bool = False,
         engine_cache: Path | None = None,
+        first_wh: tuple[int, int] | None = None,
     ) -> None:
         """Load `model`.
 
@@ -57,6 +62,8 @@ class OnnxRuntime:
             half: compute in FP16, with TensorRT only.
             engine_cache: folder where TensorRT keeps the engines it has built; building one takes
                 minutes. None builds anew.
+            first_wh: the size that most pictures will have, pixels, for which TensorRT is at its
+                best; the model's own where None.
 
         Raises:
             ConfigError: onnxruntime is not installed, or the requested device is not there.
@@ -69,7 +76,10 @@ class OnnxRuntime:
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = each
         options.log_severity_level = _ERRORS_ONLY
-        providers = _providers(device, half=half, engine_cache=engine_cache)
+        providers = _providers(device)
+        if device == "tensorrt":
+            shapes = _input_shapes(self._ort, model, first_wh)
+            providers[0] = (_TENSORRT, _tensorrt_options(shapes, half, engine_cache))
         self._session: Any = _open(self._ort, model, options, device, providers)
         self._metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self._input_name, self._net_wh, self._any_size = _only_input(
@@ -144,16 +154,22 @@ def _import_onnxruntime() -> ModuleType:
     return module
 
 
-def _providers(
-    device: Device, *, half: bool, engine_cache: Path | None
-) -> list[str | tuple[str, dict[str, str]]]:
+def _providers(device: Device) -> list[str | tuple[str, dict[str, str]]]:
     """What to ask for, best first; each with its options."""
     cuda = (_CUDA, _CUDA_OPTIONS)
     if device == "cpu":
         return [_CPU]
     if device != "tensorrt":
         return [cuda, _CPU]
-    options = {"trt_fp16_enable": "1" if half else "0"}
+    # What TensorRT cannot run goes to CUDA, never to the CPU.
+    return [_TENSORRT, cuda]
+
+
+def _tensorrt_options(
+    shapes: Mapping[str, str], half: bool, engine_cache: Path | None
+) -> dict[str, str]:
+    """Source: ONNX Runtime's page on this provider, "Configurations" and "Explicit shape range"."""
+    options = {"trt_fp16_enable": "1" if half else "0", **shapes}
     if engine_cache is not None:
         options |= {
             "trt_engine_cache_enable": "1",
@@ -161,22 +177,61 @@ def _providers(
             "trt_timing_cache_enable": "1",
             "trt_timing_cache_path": str(engine_cache),
         }
-    # What TensorRT cannot run goes to CUDA, never to the CPU.
-    return [(_TENSORRT, options), cuda]
+    return options
+
+
+def _input_shapes(ort: ModuleType, model: Path, first_wh: tuple[int, int] | None) -> dict[str, str]:
+    """The range of shapes that this model will be given, as TensorRT's options; {} if only one."""
+    _refuse_missing(ort, model, "tensorrt")
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = ort.InferenceSession(str(model), options, providers=[_CPU])
+    except Exception as error:
+        raise _unloadable(model, error) from error
+    metadata = session.get_modelmeta().custom_metadata_map
+    name, (width, height), any_size = _only_input(session, metadata, model)
+    if isinstance(session.get_inputs()[0].shape[0], int):
+        return {}
+    least_w, least_h = (INPUT_MULTIPLE, INPUT_MULTIPLE) if any_size else (width, height)
+    usual_w, usual_h = first_wh or (width, height)
+    return {
+        "trt_profile_min_shapes": f"{name}:1x3x{least_h}x{least_w}",
+        "trt_profile_opt_shapes": f"{name}:{_USUAL_GPU_BATCH}x3x{usual_h}x{usual_w}",
+        "trt_profile_max_shapes": f"{name}:{MOST_GPU_BATCH}x3x{height}x{width}",
+    }
+
+
+def _refuse_missing(ort: ModuleType, model: Path, device: Device) -> None:
+    """Only what can be told without opening the model.
+
+    Raises:
+        ModelError: there is no such file.
+        ConfigError: this build of ONNX Runtime does not know the device.
+    """
+    if not model.is_file():
+        raise ModelError(f"the model file {model} is not there")
+    wanted = _PROVIDER_OF.get(device)
+    if wanted is not None and wanted not in ort.get_available_providers():
+        raise ConfigError(
+            f"the device '{device}' was asked for, but this ONNX Runtime has no {wanted}; "
+            "run: pip uninstall onnxruntime && pip install 'vault-ml[gpu]', or ask for 'cpu'"
+        )
+
+
+def _unloadable(model: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"ONNX Runtime cannot load {model}: {_first_line(error)}; the file is damaged or not "
+        "an ONNX model, convert or download it again"
+    )
 
 
 def _open(
     ort: ModuleType, model: Path, options: object, device: Device, providers: Sequence[Any]
 ) -> Any:
-    if not model.is_file():
-        raise ModelError(f"the model file {model} is not there")
+    _refuse_missing(ort, model, device)
     offered = ort.get_available_providers()
     wanted = _PROVIDER_OF.get(device)
-    if wanted is not None and wanted not in offered:
-        raise ConfigError(
-            f"the device '{device}' was asked for, but this ONNX Runtime has no {wanted}; "
-            "run: pip uninstall onnxruntime && pip install 'vault-ml[gpu]', or ask for 'cpu'"
-        )
     try:
         if device == "cpu" or _CUDA not in offered:
             return ort.InferenceSession(str(model), options, providers=[_CPU])
@@ -195,10 +250,7 @@ def _open(
     except ConfigError:
         raise
     except Exception as error:
-        raise ModelError(
-            f"ONNX Runtime cannot load {model}: {_first_line(error)}; the file is damaged or not "
-            "an ONNX model, convert or download it again"
-        ) from error
+        raise _unloadable(model, error) from error
 
 
 def _only_input(

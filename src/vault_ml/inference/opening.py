@@ -115,4 +115,5 @@ def open_runtime(model: Path, net_wh: tuple[int, int], how: Opening) -> Inferenc
         threads=how.threads,
         half=how.precision == "fp16",
         engine_cache=how.cache,
+        first_wh=first_wh(net_wh, rect=how.rect),
     )
