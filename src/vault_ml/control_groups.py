@@ -78,6 +78,21 @@ def read_kernel_file(path: Path) -> str:
         return ""
 
 
+def memory_limit(root: Path = Path("/")) -> tuple[int, str]:
+    """The memory that may be used, bytes, and whose limit that is."""
+    total = 0
+    for line in read_kernel_file(root / "proc/meminfo").splitlines():
+        if line.startswith("MemTotal:"):
+            total = int(line.split()[1]) * 1024
+    found = (total, "the machine's")
+    for group in control_groups("memory", root):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            text = group.read(name).strip()
+            if text.isascii() and text.isdigit() and (total == 0 or int(text) < found[0]):
+                found = (int(text), "the control group's limit")
+    return found
+
+
 def _legacy_mounts(mount: Path, controller: str) -> list[Path]:
     """Where a v1 controller is: alone, or mounted with others as in `cpu,cpuacct`."""
     try:

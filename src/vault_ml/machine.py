@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from vault_ml.control_groups import control_groups, read_kernel_file
+from vault_ml.control_groups import control_groups, memory_limit
 from vault_ml.inference.cpu_quota import usable_cpus
 
 _MIB = 1024**2
@@ -115,21 +115,6 @@ def memory(
             "is out of memory is killed, and its recordings begin again.",
         )
     return Finding(Level.OK, sentence)
-
-
-def memory_limit(root: Path = Path("/")) -> tuple[int, str]:
-    """The memory that may be used, bytes, and whose limit that is."""
-    total = 0
-    for line in read_kernel_file(root / "proc/meminfo").splitlines():
-        if line.startswith("MemTotal:"):
-            total = int(line.split()[1]) * 1024
-    found = (total, "the machine's")
-    for group in control_groups("memory", root):
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            text = group.read(name).strip()
-            if text.isascii() and text.isdigit() and (total == 0 or int(text) < found[0]):
-                found = (int(text), "the control group's limit")
-    return found
 
 
 def cache(folder: Path) -> Finding:

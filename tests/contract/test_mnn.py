@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from contract.runtime_contract import RuntimeContract, some_images
 from tiny_detector import NET_WH, write_tiny_model
 from vault_ml.errors import ConfigError, ModelError
+from vault_ml.inference import mnn
 from vault_ml.inference.mnn import Mnn
 from vault_ml.inference.onnx_runtime import OnnxRuntime
 
@@ -33,6 +36,38 @@ class TestMnn(RuntimeContract):
         (ours,) = runtime.infer(images)
         (theirs,) = OnnxRuntime(model, device="cpu", threads=1).infer(images)
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("limit_bytes", "lanes"),
+    [pytest.param(10**12, 4, id="room-for-all"), pytest.param(1, 1, id="room-for-none")],
+)
+def test_has_as_many_copies_as_a_quarter_of_the_memory_holds(
+    model: Path, monkeypatch: pytest.MonkeyPatch, limit_bytes: int, lanes: int
+) -> None:
+    monkeypatch.setattr(mnn, "memory_limit", lambda: (limit_bytes, "the test's"))
+    runtime = Mnn(model, NET_WH, threads=4)
+    assert runtime.lanes == lanes
+    images = some_images(8)
+    alone = Mnn(model, NET_WH, threads=1).infer(images)[0]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda image: runtime.infer(image[None])[0][0], images))
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_lanes_that_meet_a_new_size_at_once_leave_the_outputs_as_they_were(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    for _ in range(20):
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: _print_nothing(), range(8)))
+    os.write(1, b"still there")
+    assert capfd.readouterr() == ("still there", "")
+
+
+def _print_nothing() -> None:
+    with mnn._nothing_printed():
+        os.write(1, b"noise")
 
 
 def test_converts_once_and_prints_nothing(

@@ -172,7 +172,8 @@ def test_names_the_processor(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cpus", "lanes", "each"), [(1, 1, 1), (2, 2, 1), (16, 16, 1), (64, 16, 4), (24, 16, 1)]
+    ("cpus", "lanes", "each"),
+    [(1, 1, 1), (2, 2, 1), (16, 16, 1), (64, 16, 4), (24, 12, 2), (17, 16, 1)],
 )
 def test_lanes_use_the_processors(cpus: int, lanes: int, each: int) -> None:
     assert lanes_for(cpus) == (lanes, each)

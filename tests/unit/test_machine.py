@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from vault_ml import machine
+from vault_ml.control_groups import memory_limit
 from vault_ml.machine import Level
 
 GIB = 1024**3
@@ -93,7 +94,7 @@ def test_memory_is_the_tightest_limit(
 ) -> None:
     for name, text in files.items():
         write(root, name, text)
-    assert machine.memory_limit(root) == (limit, whose)
+    assert memory_limit(root) == (limit, whose)
 
 
 def test_memory_that_is_not_enough_says_how_much_is(root: Path) -> None:
@@ -168,7 +169,7 @@ def test_clocks_that_differ_are_told(ahead_s: float | None, level: Level, senten
 
 
 def test_this_machine_can_be_looked_at() -> None:
-    limit, _ = machine.memory_limit()
+    limit, _ = memory_limit()
     assert limit > 0
     assert machine.processors().sentence
     assert machine.limits().sentence

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -19,17 +21,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vault_ml.control_groups import memory_limit
 from vault_ml.errors import ConfigError, DetectorUnavailable, ModelError
 from vault_ml.inference.compiled_sizes import CompiledSizes
 from vault_ml.inference.cpu_quota import usable_cpus
+from vault_ml.inference.lanes import lanes_for
 from vault_ml.inference.pictures import check_pictures, to_tensor
 from vault_ml.inference.port import RuntimeInfo
 
 _SUCCESS = 0
+# A copy of the model keeps its weights as read and as transformed for Winograd's convolutions:
+# 5.4 times the file for YOLOv3, 6.1 times for YOLOv3-tiny, with what is between the layers.
+_LANE_BYTES_PER_BYTE = 6
+# Where sizes vary: each has its own, and cameras of one site rarely have more than two.
+_SIZES = 2
+_MEMORY_SHARE = 0.25
+# The outputs are the process': two lanes that redirect them at once would lose them for good.
+_QUIET = threading.Lock()
 
 
 class Mnn:
-    """One model on the CPU, one session per size; implements `InferenceRuntime`."""
+    """One model on the CPU, a copy of it for each lane; implements `InferenceRuntime`."""
 
     def __init__(
         self,
@@ -55,27 +67,27 @@ class Mnn:
             ConfigError: MNN is not installed.
             ModelError: the file is missing, or MNN cannot convert it.
         """
-        self._mnn = _import_mnn()
+        mnn = _import_mnn()
         if not model.is_file():
             raise ModelError(f"the model file {model} is not there")
         self._net_wh, self._any_size = net_wh, any_size
-        self._options = {
-            "backend": "CPU",
-            "numThread": threads or usable_cpus(),
-            "precision": "high",
-        }
         self._info = RuntimeInfo(f"mnn {version('MNN')}", "cpu", "fp32")
+        lane_bytes = _LANE_BYTES_PER_BYTE * model.stat().st_size * (_SIZES if any_size else 1)
+        most = int(_MEMORY_SHARE * memory_limit()[0] / lane_bytes)
+        self._lanes, each = lanes_for(threads or usable_cpus(), max(1, most))
         with contextlib.ExitStack() as stack:
             folder = cache or Path(stack.enter_context(tempfile.TemporaryDirectory()))
             converted = folder / f"{model.stem}-mnn-{version('MNN')}.mnn"
             if not converted.is_file():
                 _convert(model, converted)
-            with _nothing_printed():
-                self._net: Any = self._mnn.Interpreter(str(converted))
-        if not self._net:
-            raise ModelError(f"MNN cannot load {model}; set RUNTIME=onnxruntime")
-        self._sizes: CompiledSizes[Any] = CompiledSizes()
-        self._session(first_wh or net_wh)
+            lanes = [_Lane(mnn, model, converted, each) for _ in range(self._lanes)]
+        for lane in lanes:
+            lane.session(first_wh or net_wh)
+        # The one that was used last is taken first: its memory is still in the caches.
+        self._free: queue.LifoQueue[_Lane] = queue.LifoQueue()
+        for lane in lanes:
+            self._free.put(lane)
+        self._is_closed = False
 
     @property
     def info(self) -> RuntimeInfo:
@@ -89,8 +101,8 @@ class Mnn:
 
     @property
     def lanes(self) -> int:
-        """One: all threads work on one picture. More lanes were no faster, and each has a copy."""
-        return 1
+        """As many as processors, and as a quarter of the memory holds copies of the model."""
+        return self._lanes
 
     def infer(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
         """Run the network; see `InferenceRuntime.infer`.
@@ -99,25 +111,55 @@ class Mnn:
             ValueError: not pictures of a size that the model takes, or already closed.
             DetectorUnavailable: the runtime failed.
         """
-        if self._net is None:
+        if self._is_closed:
             raise ValueError("this runtime is closed")
         wh = check_pictures(pixels, self._net_wh, any_size=self._any_size)
-        each = [self._run(wh, picture[None]) for picture in pixels]
+        lane = self._free.get()
+        try:
+            each = [lane.run(wh, picture[None]) for picture in pixels]
+        except _RunFailed as failure:
+            raise DetectorUnavailable(
+                f"{self._info.runtime} failed on cpu: code {failure}"
+            ) from failure
+        finally:
+            self._free.put(lane)
         return [np.concatenate(parts) for parts in zip(*each, strict=True)]
 
     def close(self) -> None:
-        """Release the sessions. Idempotent."""
-        self._sizes.clear()
-        self._net = None
+        """Release the lanes that are not at work. Idempotent."""
+        self._is_closed = True
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._free.get_nowait().close()
 
-    def _run(self, wh: tuple[int, int], pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        session = self._session(wh)
+
+class _RunFailed(Exception):
+    """MNN's own code of what went wrong."""
+
+
+class _Lane:
+    """A copy of the model, for one thread at a time, with a session per size of input.
+
+    Sessions of one copy share a lock, whatever thread they run on.
+    """
+
+    def __init__(self, mnn: Any, model: Path, converted: Path, threads: int) -> None:
+        self._mnn = mnn
+        self._options = {"backend": "CPU", "numThread": threads, "precision": "high"}
+        with _nothing_printed():
+            self._net: Any = mnn.Interpreter(str(converted))
+        if not self._net:
+            raise ModelError(f"MNN cannot load {model}; set RUNTIME=onnxruntime")
+        self._sizes: CompiledSizes[Any] = CompiledSizes()
+
+    def run(self, wh: tuple[int, int], pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        session = self.session(wh)
         images = to_tensor(pixels)
         layout, kind = self._mnn.Tensor_DimensionType_Caffe, self._mnn.Halide_Type_Float
         source = self._mnn.Tensor(images.shape, kind, images, layout)
         self._net.getSessionInput(session).copyFrom(source)
         if (code := self._net.runSession(session)) != _SUCCESS:
-            raise DetectorUnavailable(f"{self._info.runtime} failed on cpu: code {code}")
+            raise _RunFailed(code)
         outputs = self._net.getSessionOutputAll(session)
         results = []
         for name in sorted(outputs, key=_in_order):
@@ -129,8 +171,12 @@ class Mnn:
             results.append(np.array(target.getNumpyData(), np.float32).reshape(shape))
         return results
 
-    def _session(self, wh: tuple[int, int]) -> Any:
+    def session(self, wh: tuple[int, int]) -> Any:
         return self._sizes.get(wh, lambda: self._resized(wh))
+
+    def close(self) -> None:
+        self._sizes.clear()
+        self._net = None
 
     def _resized(self, wh: tuple[int, int]) -> Any:
         with _nothing_printed():
@@ -180,16 +226,17 @@ def _in_order(name: str) -> tuple[str, int]:
 @contextlib.contextmanager
 def _nothing_printed() -> Iterator[None]:
     """The library writes to both outputs from C, past Python and past any log level."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = [(fd, os.dup(fd)) for fd in (1, 2)]
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        for fd, _ in kept:
-            os.dup2(nowhere, fd)
-        yield
-    finally:
-        for fd, copy in kept:
-            os.dup2(copy, fd)
-            os.close(copy)
-        os.close(nowhere)
+    with _QUIET:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        kept = [(fd, os.dup(fd)) for fd in (1, 2)]
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            for fd, _ in kept:
+                os.dup2(nowhere, fd)
+            yield
+        finally:
+            for fd, copy in kept:
+                os.dup2(copy, fd)
+                os.close(copy)
+            os.close(nowhere)
