@@ -2,7 +2,9 @@
 
 Three loops, per recording: the *plain* one writes a temporary file, loads the model, reads every
 frame with OpenCV and runs OpenCV's own network on n of them; the *successor's* does the same with
-ONNX Runtime, an inference per sampled frame; *bare* is n runs of the network and nothing else.
+ONNX Runtime, an inference per sampled frame, and once more with Ultralytics' `track` where
+`--ultralytics` names a model for it (a .pt, .onnx or .yaml of theirs; the package must be
+installed); *bare* is n runs of the network and nothing else.
 Ours: the children that the worker uses, kept warm, several recordings in flight, as exact and
 square (parity), as it comes (default), and with PRESET=fast. Same clip, same model, same network
 size. Machines are noisy: all take turns in every round, and the ratios of one round count, not
@@ -10,6 +12,7 @@ seconds.
 
 usage: PYTHONPATH=tests python -m benchmarks [--quick] [--model yolov3-tiny] [--random]
                                              [--clip CLIP] [--rounds 5] [--json F]
+                                             [--ultralytics MODEL]
 """
 
 from __future__ import annotations
@@ -44,12 +47,18 @@ from vault_ml.models.quantized import find_quantized
 
 FRAMES = 5
 IN_FLIGHT = 3
+PEERS = ("plain", "successor", "ultralytics")
 # Recordings per turn: the ends of one, where processors idle, weigh little in a queue that is full.
 PER_TURN = 12
 OURS: Mapping[str, Mapping[str, Any]] = {
     "parity": {"sampling": "exact"},
     "default": {"sampling": "keyframe"},
     "fast": {"sampling": "keyframe", "precision": "int8", "rect": True},
+}
+# Ultralytics gives its own models no more of the input than the frame's shape needs.
+ULTRALYTICS_SHAPE: Mapping[str, Mapping[str, Any]] = {
+    "parity, rect": {"sampling": "exact", "rect": True},
+    "default, rect": {"sampling": "keyframe", "rect": True},
 }
 
 
@@ -104,12 +113,21 @@ def peak_of_children_mb() -> float:
 
 
 def measure(
-    model: str, clip: bytes, rounds: int, model_dir: Path, cache_dir: Path
+    model: str,
+    clip: bytes,
+    rounds: int,
+    model_dir: Path,
+    cache_dir: Path,
+    ultralytics: str | None = None,
 ) -> dict[str, list[Turn]]:
     """Every candidate's turn in every round."""
     files = resolve(model, model_dir)
     prepared = prepare(files, cache_dir)
     names = ["parity", "default"]
+    ways = dict(OURS)
+    if files.cfg is None:
+        ways |= ULTRALYTICS_SHAPE
+        names += ULTRALYTICS_SHAPE
     try:
         find_quantized(prepared, model_dir)
         names.append("fast")
@@ -121,7 +139,7 @@ def measure(
             started: AbstractContextManager[LocalDetection] = LocalDetection.start(
                 model=model, confidence_threshold=0.5, nms_threshold=0.45, frames=FRAMES,
                 keep_pictures=False, model_dir=model_dir, cache_dir=cache_dir, may_measure=True,
-                decoder_count=usable_cpus() + 1, **OURS[name],
+                decoder_count=usable_cpus() + 1, **ways[name],
             )  # fmt: skip
             local = stack.enter_context(started)
             ours(local, clip, IN_FLIGHT)
@@ -129,16 +147,22 @@ def measure(
                   file=sys.stderr)  # fmt: skip
             turns[name] = []
             OPEN[name] = local
-        peer = Peer(files, prepared, FRAMES)
+        peer = Peer(files, prepared, FRAMES, ultralytics)
         candidates: dict[str, tuple[Callable[[], object], int]] = {
             **{
                 name: (lambda name=name: ours(OPEN[name], clip, PER_TURN), PER_TURN)  # type: ignore[misc]
                 for name in names
             },
-            "plain": (lambda: peer.plain(clip), 1),
             "successor": (lambda: peer.successor(clip), 1),
             "bare": (peer.bare, 1),
         }
+        if peer.has_plain:
+            candidates["plain"] = (lambda: peer.plain(clip), 1)
+        else:
+            print("without `plain`: OpenCV's network cannot read the model", file=sys.stderr)
+        if ultralytics is not None:
+            candidates["ultralytics"] = (lambda: peer.ultralytics(clip), 1)
+            peer.ultralytics(clip)  # its first call looks around on the machine
         for number in range(rounds):
             print(f"round {number + 1} of {rounds}", file=sys.stderr)
             for name, (work, recordings) in candidates.items():
@@ -161,7 +185,7 @@ def rows_of(turns: Mapping[str, Sequence[Turn]]) -> dict[str, dict[str, float]]:
             "recordings_per_hour": round(3600 / wall),
             "cpu_s": round(statistics.median(turn.cpu_s for turn in own), 3),
         }
-        for peer in ("plain", "successor"):
+        for peer in [name for name in PEERS if name in turns]:
             ratios = sorted(p.wall_s / o.wall_s for p, o in zip(turns[peer], own, strict=True))
             row |= {
                 f"x_{peer}": round(statistics.median(ratios), 2),
@@ -175,14 +199,16 @@ def rows_of(turns: Mapping[str, Sequence[Turn]]) -> dict[str, dict[str, float]]:
 def print_table(title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
     """As the documents show it."""
     print(f"\n{title}\n")
-    print("| | s/recording | per hour | CPU s | x plain (spread) | x successor (spread) |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    peers = [peer for peer in PEERS if peer in rows]
+    print("| | s/recording | per hour | CPU s |", *(f"x {peer} (spread) |" for peer in peers))
+    print("| --- | ---: | ---: | ---: |", *("---: |" for _ in peers))
     for name, row in rows.items():
-        print(
-            f"| {name} | {row['s_per_recording']} | {row['recordings_per_hour']} | {row['cpu_s']} "
-            f"| {row['x_plain']} ({row['x_plain_min']}-{row['x_plain_max']}) "
-            f"| {row['x_successor']} ({row['x_successor_min']}-{row['x_successor_max']}) |"
-        )
+        ratios = [
+            f"{row[f'x_{peer}']} ({row[f'x_{peer}_min']}-{row[f'x_{peer}_max']}) |"
+            for peer in peers
+        ]
+        spent = f"{row['s_per_recording']} | {row['recordings_per_hour']} | {row['cpu_s']} |"
+        print(f"| {name} | {spent}", *ratios)
 
 
 def main() -> None:
@@ -190,6 +216,7 @@ def main() -> None:
     parser.add_argument("--model", default="yolov3-tiny")
     parser.add_argument("--random", action="store_true", help="--model is a .cfg without weights")
     parser.add_argument("--clip", type=Path, action="append")
+    parser.add_argument("--ultralytics", help="a model of theirs, for their own loop")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one clip: 1080p H.264, GOP 2 s")
     parser.add_argument("--json", type=Path)
@@ -214,7 +241,9 @@ def main() -> None:
             quantize_for_speed(cfg, clips[0], model_dir, cache_dir)
             model = str(cfg)
         for clip in clips:
-            turns = measure(model, clip.read_bytes(), words.rounds, model_dir, cache_dir)
+            turns = measure(
+                model, clip.read_bytes(), words.rounds, model_dir, cache_dir, words.ultralytics
+            )
             rows = rows_of(turns)
             name = Path(model).stem + (" (random weights)" if words.random else "")
             title = f"{name}, n = {FRAMES}, {clip.stem}, {SECONDS} s at {FPS}/s"

@@ -1,9 +1,10 @@
 """`make bench-start`: what an operator waits for, and what a recording costs besides the looking.
 
 From the command to `/readyz`, from SIGTERM to the end of an idle worker, `vault-ml --help`; then,
-one recording at a time, the time that the worker's own log does not give to fetching, decoding and
-the network: reading the event, judging, publishing, settling. Last, the time per frame of what is
-ours between decoder and network: converting and scaling before, reading the boxes after.
+one recording at a time, the time that the worker's own log does not give to fetching, decoding,
+the network and waiting for the broker: reading the event, tracking, judging, settling. Last, the
+time per frame of what is ours between decoder and network: converting and scaling before, reading
+the boxes after.
 
 usage: python -m benchmarks.start [--model yolov3-tiny] [--rounds 5] [--recordings 50] [--json F]
 """
@@ -55,7 +56,7 @@ SENTENCES = {
     "frame_ms": "per frame between decoder and network, and after it, ms",
 }
 # Rooms of the log that are not ours to shorten; publishing waits for the broker.
-_OTHERS = ("fetch_s", "decode_s", "detect_s", "target_s")
+_OTHERS = ("fetch_s", "decode_s", "detect_s", "publish_s")
 
 
 def help_s() -> float:

@@ -42,6 +42,7 @@ from vault_ml.video.decoder_pool import DecodeLimits, DecoderPool
 from vault_ml.video.sampling import Sampling
 
 FLOOR = 0.9
+_LEAST_RESULTS = 12
 
 
 def inferred_per_s(runtime: InferenceRuntime, plan: RuntimePlan, seconds: float) -> float:
@@ -54,16 +55,20 @@ def inferred_per_s(runtime: InferenceRuntime, plan: RuntimePlan, seconds: float)
 def worked_per_s(work: Work, seconds: float) -> tuple[float, float]:
     """Recordings a second that the worker does, and the processors that broker and Vault took.
 
-    The worker is idle afterwards.
+    The recordings in flight take turns on the network and end nearly together: results come in
+    bursts. So the rate is the slope of a line through them, and does not depend on where in a burst
+    the time was up. The worker is idle afterwards.
     """
     work.warm_up()
-    began, done, own_s = time.perf_counter(), 0, time.process_time()
-    while (passed := time.perf_counter() - began) < seconds:
+    began, own_s = time.perf_counter(), time.process_time()
+    came_at: list[float] = []
+    while not came_at or came_at[-1] < seconds or len(came_at) < _LEAST_RESULTS:
         work.next()
-        done += 1
-    taken = (time.process_time() - own_s) / passed
+        came_at.append(time.perf_counter() - began)
+    taken = (time.process_time() - own_s) / came_at[-1]
     work.rest()
-    return done / passed, taken
+    slope, _ = np.polyfit(came_at, np.arange(len(came_at)), 1)
+    return float(slope), taken
 
 
 def main() -> None:
