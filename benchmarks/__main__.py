@@ -30,6 +30,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,6 @@ OURS: Mapping[str, Mapping[str, Any]] = {
     "parity": {"sampling": "exact"},
     "default": {"sampling": "keyframe"},
     "fast": {"sampling": "keyframe", "precision": "int8", "rect": True},
-}
-# Ultralytics gives its own models no more of the input than the frame's shape needs.
-ULTRALYTICS_SHAPE: Mapping[str, Mapping[str, Any]] = {
-    "parity, rect": {"sampling": "exact", "rect": True},
-    "default, rect": {"sampling": "keyframe", "rect": True},
 }
 
 
@@ -124,10 +120,6 @@ def measure(
     files = resolve(model, model_dir)
     prepared = prepare(files, cache_dir)
     names = ["parity", "default"]
-    ways = dict(OURS)
-    if files.cfg is None:
-        ways |= ULTRALYTICS_SHAPE
-        names += ULTRALYTICS_SHAPE
     try:
         find_quantized(prepared, model_dir)
         names.append("fast")
@@ -139,7 +131,7 @@ def measure(
             started: AbstractContextManager[LocalDetection] = LocalDetection.start(
                 model=model, confidence_threshold=0.5, nms_threshold=0.45, frames=FRAMES,
                 keep_pictures=False, model_dir=model_dir, cache_dir=cache_dir, may_measure=True,
-                decoder_count=usable_cpus() + 1, **ways[name],
+                decoder_count=usable_cpus() + 1, **OURS[name],
             )  # fmt: skip
             local = stack.enter_context(started)
             ours(local, clip, IN_FLIGHT)
@@ -222,6 +214,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--model-dir", type=Path, default=default_model_dir())
     words = parser.parse_args()
+    if words.ultralytics and find_spec("ultralytics") is None:
+        parser.error("--ultralytics needs their package; run: pip install ultralytics")
     machine = {
         "cpu": cpu_name(), "processors": usable_cpus(), "load": os.getloadavg()[0],
         "python": platform.python_version(),
