@@ -111,11 +111,11 @@ class Mnn:
             ValueError: not pictures of a size that the model takes, or already closed.
             DetectorUnavailable: the runtime failed.
         """
-        if self._is_closed:
-            raise ValueError("this runtime is closed")
         wh = check_pictures(pixels, self._net_wh, any_size=self._any_size)
         lane = self._free.get()
         try:
+            if self._is_closed:
+                raise ValueError("this runtime is closed")
             each = [lane.run(wh, picture[None]) for picture in pixels]
         except _RunFailed as failure:
             raise DetectorUnavailable(
@@ -128,9 +128,13 @@ class Mnn:
     def close(self) -> None:
         """Release the lanes that are not at work. Idempotent."""
         self._is_closed = True
+        free = []
         with contextlib.suppress(queue.Empty):
             while True:
-                self._free.get_nowait().close()
+                free.append(self._free.get_nowait())
+        for lane in free:
+            lane.close()
+            self._free.put(lane)  # somebody may be waiting for one, and shall hear of the end
 
 
 class _RunFailed(Exception):
