@@ -164,7 +164,11 @@ def test_converted_model_sees_the_same(tiny: Path, tmp_path: Path) -> None:
     dog = shared_file("images/darknet/dog.jpg")
     seen = []
     for model in (target, tiny):
-        looked = vault_ml("detect", "--json", "--model", model, dog)
+        # A cache of its own: another runtime may be remembered for one of the two, and round
+        # otherwise.
+        looked = vault_ml(
+            "detect", "--json", "--model", model, dog, CACHE_DIR=str(tmp_path / "cache")
+        )
         assert looked.returncode == 0, looked.stderr
         seen.append(rows(looked.stdout)[0]["frames"])
     assert seen[0] == seen[1]
