@@ -6,6 +6,7 @@ _MOST_LANES = 16
 """Each lane has the network's intermediate results in memory: 0.2 GB for YOLOv3 at 608."""
 
 _IDLE_SHARE = 0.1
+"""Processors that may be without work, so that lanes have as many threads each."""
 
 MOST_GPU_BATCH = 32
 """Pictures in one run on a GPU, at most; how many are best is measured at start."""

@@ -76,10 +76,12 @@ class OnnxRuntime:
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = each
         options.log_severity_level = _ERRORS_ONLY
-        providers = _providers(device)
+        _refuse_missing(self._ort, model, device)
+        tensorrt: Mapping[str, str] = {}
         if device == "tensorrt":
             shapes = _input_shapes(self._ort, model, first_wh)
-            providers[0] = (_TENSORRT, _tensorrt_options(shapes, half, engine_cache))
+            tensorrt = _tensorrt_options(shapes, half, engine_cache)
+        providers = _providers(device, tensorrt)
         self._session: Any = _open(self._ort, model, options, device, providers)
         self._metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self._input_name, self._net_wh, self._any_size = _only_input(
@@ -154,7 +156,9 @@ def _import_onnxruntime() -> ModuleType:
     return module
 
 
-def _providers(device: Device) -> list[str | tuple[str, dict[str, str]]]:
+def _providers(
+    device: Device, tensorrt: Mapping[str, str]
+) -> list[str | tuple[str, Mapping[str, str]]]:
     """What to ask for, best first; each with its options."""
     cuda = (_CUDA, _CUDA_OPTIONS)
     if device == "cpu":
@@ -162,7 +166,7 @@ def _providers(device: Device) -> list[str | tuple[str, dict[str, str]]]:
     if device != "tensorrt":
         return [cuda, _CPU]
     # What TensorRT cannot run goes to CUDA, never to the CPU.
-    return [_TENSORRT, cuda]
+    return [(_TENSORRT, tensorrt), cuda]
 
 
 def _tensorrt_options(
@@ -182,7 +186,6 @@ def _tensorrt_options(
 
 def _input_shapes(ort: ModuleType, model: Path, first_wh: tuple[int, int] | None) -> dict[str, str]:
     """The range of shapes that this model will be given, as TensorRT's options; {} if only one."""
-    _refuse_missing(ort, model, "tensorrt")
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
@@ -229,7 +232,6 @@ def _unloadable(model: Path, error: Exception) -> ModelError:
 def _open(
     ort: ModuleType, model: Path, options: object, device: Device, providers: Sequence[Any]
 ) -> Any:
-    _refuse_missing(ort, model, device)
     offered = ort.get_available_providers()
     wanted = _PROVIDER_OF.get(device)
     try:

@@ -69,8 +69,8 @@ class Picture:
     def rgb_at(self, size_wh: tuple[int, int]) -> NDArray[np.uint8]:
         """The picture at another size, both sides positive: (h, w, 3) uint8 RGB, turned upright.
 
-        Not `rgb` scaled, but near it (half a grey level in the mean), and faster at
-        1080p: the three planes are scaled as they are, and colours made at the new size.
+        Not `rgb` scaled, but near it (half a grey level in the mean), and faster where the picture
+        is large: the three planes are scaled as they are, and colours made at the new size.
 
         Raises:
             av.error.FFmpegError: swscale does not know the pixel format.
