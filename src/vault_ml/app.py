@@ -10,6 +10,7 @@ import json
 import platform
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -139,7 +140,7 @@ def _wire(
     metrics: Metrics,
     health: Health,
 ) -> Worker | None:
-    """Start everything in order: model, detector, decoders, Vault, broker. None when stopped."""
+    """Start everything: model, detector and decoders, Vault, broker. None when stopped."""
     stop = watchdog.stop
     recording_log = RecordingLog(chosen.log_format, log, publishes=chosen.queue_target is not None)
     tracing = _tracing(chosen)
@@ -151,15 +152,6 @@ def _wire(
     detector.on_restart = lambda reason: _detector_lost(reason, log, metrics)
     detector.on_hopeless = watchdog.bark
     detector.on_batch = metrics.batch
-    detector.start()
-    runs = {
-        "model": model.name,
-        "runtime": detector.info.runtime,
-        "device": detector.info.device,
-        "precision": detector.info.precision,
-    }
-    metrics.runs(version=__version__, **runs)
-    log.info("detector_started", **runs)
     concurrency = _concurrency(chosen, log)
     decoders = DecoderPool(
         _decoder_count(concurrency),
@@ -170,7 +162,19 @@ def _wire(
         on_hopeless=watchdog.bark,
     )
     stack.callback(decoders.close)
-    decoders.start()
+    with ThreadPoolExecutor(1) as beside:
+        # Either loads libraries for up to a second, in a process of its own.
+        decoders_started = beside.submit(decoders.start)
+        detector.start()
+    decoders_started.result()
+    runs = {
+        "model": model.name,
+        "runtime": detector.info.runtime,
+        "device": detector.info.device,
+        "precision": detector.info.precision,
+    }
+    metrics.runs(version=__version__, **runs)
+    log.info("detector_started", **runs)
     _tell_of_jail(decoders, log)
 
     vaults = _vaults(chosen, stack)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -73,10 +73,15 @@ class Progress:
     def room(self, name: str) -> Iterator[None]:
         """Be in a room; the time counts also when it ends with an error."""
         self.stage = name
+        with self.clearing_up(name), self.trace.room(name):
+            yield
+
+    @contextmanager
+    def clearing_up(self, name: str) -> Iterator[None]:
+        """Do what is left to do of a room that was gone through: the time counts there."""
         started = time.perf_counter()
         try:
-            with self.trace.room(name):
-                yield
+            yield
         finally:
             spent = time.perf_counter() - started
             self.seconds[name] = self.seconds.get(name, 0.0) + spent
@@ -177,6 +182,8 @@ class Pipeline:
         with decoded:
             reach("decode.after")
             looked_at = self._detect(decoded, progress)
+            with progress.clearing_up("decode"):  # the pictures' memory goes back, page by page
+                decoded.close()
         # 6 judge
         with progress.room("judge"):
             verdict = self._judge(event, looked_at)
@@ -201,10 +208,10 @@ class Pipeline:
     def _decode(
         self, vault: VaultClient, lease: Lease, event: RecordingEvent, progress: Progress
     ) -> tuple[DecodedRecording, _Fetched]:
-        with progress.room("fetch"):
-            recording = self._open(vault, lease, event)
-        with recording:
+        with ExitStack() as stack:
             with progress.room("fetch"):
+                recording = self._open(vault, lease, event)
+                stack.callback(recording.close)
                 self._growth.check(event.key, event.source, recording.size_bytes, event.file_size)
                 source = self._options.keys.unlocked(recording.source)
             reach("fetch.after")
@@ -220,7 +227,8 @@ class Pipeline:
                     rect=self._options.rect,
                 )
             self._metrics.fetched(recording.fetched_bytes, recording.size_bytes)
-            return decoded, _Fetched.of(recording)
+            with progress.clearing_up("fetch"):  # the digest of all that was asked for
+                return decoded, _Fetched.of(recording)
 
     def _open(self, vault: VaultClient, lease: Lease, event: RecordingEvent) -> Opened:
         ranges_from_bytes = self._options.ranges_from_bytes

@@ -8,7 +8,7 @@ The `vault` profile is the message of the first vault-ml: the event with `data` 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -370,7 +370,7 @@ def _versions(
     data = _hub_data(looked_at, run, options, tracks) if is_hub else _vault_data(with_objects)
     if options.extras:
         full = {"run": _run_document(run, looked_at, with_objects, tracks)}
-        remains = asdict(RunRemains(run.id, "everything else, to keep the size limit"))
+        remains = RunRemains(run.id, "everything else, to keep the size limit")
         if is_hub and block is not None:
             yield None, data | full, block
             yield "the block of detections", data | full, None
@@ -387,7 +387,7 @@ def _versions(
 
 
 def _vault_data(with_objects: Sequence[LookedAtFrame]) -> dict[str, Any]:
-    return asdict(
+    return json_text.fields_of(
         Data(
             probabilities=[_probabilities(frame.detections) for frame in with_objects],
             labels=[_labels(frame.detections) for frame in with_objects],
@@ -403,7 +403,7 @@ def _hub_data(
     tracks: Sequence[JudgedTrack],
     most_points: int | None = None,
 ) -> dict[str, Any]:
-    return asdict(
+    return json_text.fields_of(
         hub.classify(
             tracks,
             [frame.number for frame in looked_at],
@@ -501,16 +501,15 @@ def _run_document(
     looked_at: Sequence[LookedAtFrame],
     with_objects: Sequence[LookedAtFrame],
     tracks: Sequence[JudgedTrack],
-) -> dict[str, Any]:
-    document = RunDocument(
-        **{each.name: getattr(run, each.name) for each in fields(run)},
+) -> RunDocument:
+    return RunDocument(
+        **json_text.fields_of(run),
         looked_at=len(looked_at),
         frames=[frame.index for frame in with_objects],
         timestamps_s=[round(frame.timestamp_s, _TIMESTAMP_DIGITS) for frame in with_objects],
         track_ids=[list(frame.track_ids) for frame in with_objects],
         tracks=[_run_track(each) for each in tracks],
     )
-    return asdict(document)
 
 
 def choice_of(
@@ -550,7 +549,8 @@ def _run_track(judged: JudgedTrack) -> RunTrack:
 
 def _probabilities(seen: Detections) -> list[float]:
     """float32 widened to double, as the original printed them."""
-    return [float(confidence) for confidence in seen.confidence]
+    found: list[float] = seen.confidence.tolist()
+    return found
 
 
 def _labels(seen: Detections) -> list[str]:
@@ -559,7 +559,8 @@ def _labels(seen: Detections) -> list[str]:
 
 def _boxes(seen: Detections) -> list[tuple[int, int, int, int]]:
     """Rounded to the nearest pixel: at most half a pixel off, and never outside the frame."""
-    return [(int(x1), int(y1), int(x2), int(y2)) for x1, y1, x2, y2 in np.rint(seen.xyxy)]
+    rounded = np.rint(seen.xyxy).tolist()
+    return [(int(x1), int(y1), int(x2), int(y2)) for x1, y1, x2, y2 in rounded]
 
 
 def _last_value(parts: Sequence[json_text.Member], name: str) -> str | None:

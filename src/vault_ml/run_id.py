@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+
+from vault_ml.json_text import fields_of
 
 # Chosen once, at random. Another one would give every recording a new id.
 NAMESPACE = uuid.UUID("c478b1a4-a423-4152-ae2b-6efc8277d182")
@@ -64,7 +66,7 @@ def run_id(key: str, source: str, way: WayOfLooking) -> str:
         source: its storage provider.
         way: how it is looked at.
     """
-    fields = asdict(way)
+    fields = fields_of(way)
     fields |= dict(fields.pop("more"))
     name = {"key": key, "source": source, "rules": RULES} | fields
     # ASCII, sorted and without blanks: the same bytes on every machine.

@@ -154,11 +154,6 @@ def unknown_labels(allowed: Iterable[str], labels: Collection[str]) -> list[str]
     return sorted(set(allowed) - set(labels))
 
 
-def objects_in(seen: Detections) -> int:
-    """How many objects one frame shows; boxes of different classes on one object count once."""
-    return len(same_objects(seen))
-
-
 def _judged(
     track: Track,
     reasons: Sequence[Reasons],
@@ -212,9 +207,14 @@ def _dull(track: Track, reasons: Sequence[Reasons]) -> str | None:
 def _most_in_one_frame(
     frames: Sequence[Detections], judged: Sequence[JudgedTrack], reasons: Sequence[Reasons]
 ) -> int:
-    keep = [np.array([reason is None for reason in each], np.bool_) for each in reasons]
+    keep = [[reason is None for reason in each] for each in reasons]
     for each in judged:
         if each.exclusion is not None:
             for observation in each.track.observations:
-                keep[observation.frame][list(observation.detections)] = False
-    return max(objects_in(seen.where(kept)) for seen, kept in zip(frames, keep, strict=True))
+                for member in observation.detections:
+                    keep[observation.frame][member] = False
+    of_interest = [
+        seen if all(kept) else seen.where(np.array(kept))
+        for seen, kept in zip(frames, keep, strict=True)
+    ]
+    return max(map(len, same_objects(of_interest)))

@@ -41,7 +41,7 @@ from vault_ml.telemetry.metrics import Metrics
 from vault_ml.telemetry.tracing import NoTracing, Trace, Tracing
 
 # How long a recording thread waits for an event before it looks whether it should stop.
-_RECEIVE_S = 0.5
+_RECEIVE_S = 0.2
 # An exception that is none of ours is a bug: once more, in case it was a freak, then dead letter.
 _BUG_ATTEMPTS = 2
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, Event
+from typing import Any
 
 import numpy as np
 import pytest
 
 from contract.runtime_contract import RuntimeContract, some_images
 from tiny_detector import NET_WH, write_tiny_model
-from vault_ml.errors import ConfigError, ModelError
+from vault_ml.errors import ConfigError, DetectorUnavailable, ModelError
 from vault_ml.inference import mnn
 from vault_ml.inference.mnn import Mnn
 from vault_ml.inference.onnx_runtime import OnnxRuntime
@@ -43,16 +46,76 @@ class TestMnn(RuntimeContract):
     [pytest.param(10**12, 4, id="room-for-all"), pytest.param(1, 1, id="room-for-none")],
 )
 def test_has_as_many_copies_as_a_quarter_of_the_memory_holds(
-    model: Path, monkeypatch: pytest.MonkeyPatch, limit_bytes: int, lanes: int
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit_bytes: int, lanes: int
 ) -> None:
     monkeypatch.setattr(mnn, "memory_limit", lambda: (limit_bytes, "the test's"))
-    runtime = Mnn(model, NET_WH, threads=4)
+    runtime = Mnn(model, NET_WH, threads=4, cache=tmp_path)
     assert runtime.lanes == lanes
     images = some_images(8)
-    alone = Mnn(model, NET_WH, threads=1).infer(images)[0]
+    alone = Mnn(model, NET_WH, threads=1, cache=tmp_path).infer(images)[0]
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda image: runtime.infer(image[None])[0][0], images))
     np.testing.assert_array_equal(together, alone)
+
+
+def test_makes_further_lanes_when_they_are_first_wanted(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[mnn._Lane] = []
+
+    class Counted(mnn._Lane):
+        def __init__(self, *how: Any) -> None:
+            super().__init__(*how)
+            made.append(self)
+
+    monkeypatch.setattr(mnn, "_Lane", Counted)
+    runtime = Mnn(model, NET_WH, threads=4, cache=tmp_path)
+    for image in some_images(3):
+        runtime.infer(image[None])
+    assert len(made) == 1
+    both_at_work = Barrier(2, timeout=10)
+    run = Counted.run
+    monkeypatch.setattr(
+        Counted, "run", lambda lane, *picture: (both_at_work.wait(), run(lane, *picture))[1]
+    )
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda image: runtime.infer(image[None]), some_images(2)))
+    assert len(made) == 2
+
+
+def test_a_lane_that_cannot_be_made_is_said_and_leaves_the_others(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = Mnn(model, NET_WH, threads=2, cache=tmp_path)
+    (converted,) = tmp_path.glob("*.mnn")
+    converted.unlink()
+    one_at_work, may_end, run = Event(), Event(), mnn._Lane.run
+
+    def slowly(lane: mnn._Lane, *picture: Any) -> Any:
+        one_at_work.set()
+        assert may_end.wait(10)
+        return run(lane, *picture)
+
+    monkeypatch.setattr(mnn._Lane, "run", slowly)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(runtime.infer, some_images(1))
+        assert one_at_work.wait(10)
+        with pytest.raises(DetectorUnavailable, match="cannot load"):
+            runtime.infer(some_images(1))
+        may_end.set()
+        first.result(10)
+    runtime.infer(some_images(1))
+
+
+def test_without_a_cache_nothing_is_left(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(folder := tmp_path / "temporary"))
+    folder.mkdir()
+    runtime = Mnn(model, NET_WH, threads=1)
+    runtime.close()
+    runtime.close()
+    assert list(folder.iterdir()) == []
 
 
 def test_lanes_that_meet_a_new_size_at_once_leave_the_outputs_as_they_were(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import time
+from dataclasses import asdict, dataclass
 
 import pytest
 
@@ -46,6 +48,24 @@ def test_a_member_of_our_own_is_valid_json() -> None:
     assert json_text.join([part]) == '{"a\\"": {"é": [1.5, null]}}'
     with pytest.raises(ValueError):
         json_text.member("a", float("nan"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Inner:
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Outer(_Inner):
+    parts: list[_Inner]
+
+
+def test_a_dataclass_becomes_an_object_as_asdict_makes_it() -> None:
+    value = _Outer(1, [_Inner(2), _Inner(3)])
+    assert json_text.member("a", [value]).value_text == json.dumps([asdict(value)])
+    assert json_text.fields_of(value) == {"number": 1, "parts": value.parts}
+    with pytest.raises(TypeError, match="complex has no form in JSON"):
+        json_text.member("a", 1j)
 
 
 def test_only_what_is_named_is_removed() -> None:

@@ -7,7 +7,8 @@ from scipy.optimize import linear_sum_assignment
 from accuracy.scenes import HEIGHT, LABELS, WIDTH, shoot, things
 from vault_ml.detection import Detections
 from vault_ml.geometry import SAME_OBJECT_IOU, FrameXyxy, Letterbox, iou
-from vault_ml.tracking.appearance import LENGTH, describe
+from vault_ml.tracking import likelihood
+from vault_ml.tracking.appearance import LENGTH, describe, descriptions
 from vault_ml.tracking.assignment import best_pairs
 from vault_ml.tracking.boxes import Boxes, boxes_of, same_objects
 from vault_ml.tracking.distance import Distance, travel
@@ -182,7 +183,7 @@ def test_the_objects_of_many_frames_are_those_of_one_after_the_other() -> None:
     shots[2:2] = [Detections.none(LABELS), seen(("truck", CAR), ("car", moved(CAR, 2)))]
     for seen_, many in zip(shots, boxes_of(shots), strict=True):
         (one,) = boxes_of([seen_])
-        assert many.members == one.members == same_objects(seen_)
+        assert many.members == one.members == same_objects([seen_])[0]
         np.testing.assert_array_equal(many.table, one.table)
         np.testing.assert_array_equal(many.class_id, seen_.class_id[many.first])
     assert boxes_of([]) == []
@@ -216,6 +217,37 @@ def test_boxes_outside_the_picture_and_none_can_be_described() -> None:
     assert describe(picture, np.zeros((0, 4), np.float32)).shape == (0, LENGTH)
     outside = np.array([[-50, -50, -40, -40], [5, 5, 5, 5]], np.float32)
     assert np.isfinite(describe(picture, outside)).all()
+
+
+def test_the_descriptions_of_many_pictures_are_those_of_one_after_the_other() -> None:
+    rng = np.random.default_rng(5)
+    pictures = [rng.integers(0, 256, (h, w, 3), np.uint8) for w, h in ((90, 40), (50, 60), (9, 9))]
+    boxes = [rng.uniform(-20, 100, (n, 4)).astype(np.float32) for n in (4, 0, 3)]
+    for picture, each, rows in zip(pictures, boxes, descriptions(pictures, boxes), strict=True):
+        np.testing.assert_array_equal(rows, describe(picture, each))
+
+
+@pytest.mark.parametrize("with_colours", [False, True])
+def test_few_pairs_are_weighed_as_many_are(
+    monkeypatch: pytest.MonkeyPatch, *, with_colours: bool
+) -> None:
+    shots = shoot(things(5, 12.0), 5, np.arange(0.0, 12.0, 0.7))
+    found = []
+    for few in (0, 10**9):
+        monkeypatch.setattr(likelihood, "_FEW", few)
+        tracker = Tracker(LABELS, (WIDTH, HEIGHT))
+        found.append(
+            [
+                tracker.update(
+                    each.timestamp_s,
+                    each.seen,
+                    describe(each.picture, each.picture_boxes) if with_colours else None,
+                )
+                for each in shots
+            ]
+        )
+    assert found[0] == found[1]
+    assert max(map(max, found[0])) > 3
 
 
 def after(motion: Motion, *steps: float) -> Motion:
@@ -430,5 +462,5 @@ def test_the_glance_for_one_object_with_two_names_misses_none() -> None:
         both = seen(("car", tuple(box)), ("truck", tuple(other)))
         is_one = float(iou(both.xyxy, both.xyxy)[0, 1]) > SAME_OBJECT_IOU
         told += is_one
-        assert same_objects(both) == ([(0, 1)] if is_one else [(0,), (1,)])
+        assert same_objects([both]) == [[(0, 1)] if is_one else [(0,), (1,)]]
     assert 50 < told < 250

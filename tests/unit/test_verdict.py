@@ -8,7 +8,7 @@ from vault_ml.geometry import FrameXyxy
 from vault_ml.interest.judging import Interest
 from vault_ml.tracking.distance import Distance
 from vault_ml.tracking.tracker import Tracker
-from vault_ml.verdict import Exclusion, Rules, Verdict, judge, objects_in, unknown_labels
+from vault_ml.verdict import Exclusion, Rules, Verdict, judge, unknown_labels
 
 Allowed = frozenset[str] | None
 Box = tuple[float, float, float, float]
@@ -69,13 +69,13 @@ def test_the_threshold_is_reached_by_as_many(threshold: int, is_interesting: boo
 
 
 def test_a_car_that_is_also_a_truck_counts_once() -> None:
-    assert objects_in(seen(("car", CAR), ("truck", SAME_PLACE))) == 1
-    assert objects_in(seen(("car", CAR), ("truck", SAME_PLACE), ("bus", CAR))) == 1
+    assert judged(seen(("car", CAR), ("truck", SAME_PLACE))).count == 1
+    assert judged(seen(("car", CAR), ("truck", SAME_PLACE), ("bus", CAR))).count == 1
 
 
 def test_boxes_that_overlap_little_or_are_of_one_class_are_separate_objects() -> None:
-    assert objects_in(seen(("car", CAR), ("truck", BESIDE))) == 2
-    assert objects_in(seen(("car", CAR), ("car", SAME_PLACE))) == 2
+    assert judged(seen(("car", CAR), ("truck", BESIDE))).count == 2
+    assert judged(seen(("car", CAR), ("car", SAME_PLACE))).count == 2
 
 
 def test_only_allowed_labels_count() -> None:

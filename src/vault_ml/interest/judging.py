@@ -39,20 +39,27 @@ class Interest:
             frame_wh: its size.
         """
         here = self.at(camera)
-        return [self._reason(here, seen, index, frame_wh) for index in range(len(seen))]
+        sides, confidences = seen.xyxy.tolist(), seen.confidence.tolist()
+        return [
+            self._reason(here, seen.label(index), confidence, box, frame_wh)
+            for index, (confidence, box) in enumerate(zip(confidences, sides, strict=True))
+        ]
 
     def _reason(
-        self, here: CameraInterest, seen: Detections, index: int, frame_wh: tuple[int, int]
+        self,
+        here: CameraInterest,
+        label: str,
+        confidence: float,
+        xyxy: list[float],
+        frame_wh: tuple[int, int],
     ) -> str | None:
-        label = seen.label(index)
         if self.allowed is not None and label not in self.allowed:
             return f"{label} is not among the allowed labels"
         if here.labels is not None and label not in here.labels:
             return f"{label} is not among the labels of this camera"
-        confidence = float(seen.confidence[index])
         if confidence < here.thresholds.get(label, 0.0):
             return f"confidence {confidence:.2f} is below {here.thresholds[label]:g} for {label}"
-        x1, y1, x2, y2 = (float(side) for side in seen.xyxy[index])
+        x1, y1, x2, y2 = xyxy
         width, height = frame_wh
         if label in here.sizes:
             part, sizes = (x2 - x1) * (y2 - y1) / (width * height), here.sizes[label]

@@ -2,13 +2,16 @@
 
 A histogram of coarse colours, of the upper and the lower half of a box. Points are taken on a grid
 inside the box, nearer to its middle than to its edges, where the background shows; so the cost does
-not grow with the size of an object, and all boxes of a frame are done in one go.
+not grow with the size of an object, and all boxes of a recording are done in one go.
 
 Source: colour histograms compared by the Bhattacharyya coefficient, after Comaniciu, Ramesh and
 Meer, "Kernel-based object tracking" (2003).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,42 +44,56 @@ _HALF = (np.arange(_GRID_WH[1]) * _HALVES // _GRID_WH[1] * _COLOURS)[:, None, No
 
 
 def describe(picture: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Describe each box.
+    """Describe each box of one picture; see `descriptions`."""
+    (found,) = descriptions([picture], [boxes])
+    return found
+
+
+def descriptions(
+    pictures: Sequence[NDArray[np.uint8]], boxes: Sequence[NDArray[np.float32]]
+) -> list[NDArray[np.float32]]:
+    """Describe each box of each picture, all pictures at once.
 
     Args:
-        picture: (h, w, 3) uint8 RGB.
-        boxes: (n, 4) float32, xyxy, pixels of `picture`; may reach outside.
+        pictures: (h, w, 3) uint8 RGB.
+        boxes: for each picture (n, 4) float32, xyxy, its pixels; may reach outside.
 
     Returns:
-        (n, LENGTH) float32; each row has length 1, so that the product of two rows is their
-        Bhattacharyya coefficient: 1 for equal colours, near 0 for none in common.
+        For each picture (n, LENGTH) float32; each row has length 1, so that the product of two rows
+        is their Bhattacharyya coefficient: 1 for equal colours, near 0 for none in common.
     """
-    n = len(boxes)
+    ends = list(accumulate(map(len, boxes), initial=0))
+    n = ends[-1]
     if n == 0:
-        return np.zeros((0, LENGTH), np.float32)
+        return [np.zeros((0, LENGTH), np.float32) for _ in boxes]
     # The boxes are the last axis throughout: numpy is fast where that is long.
-    height, width = picture.shape[:2]
-    x, y = _grid(boxes, width, height)
-    place = (y * width)[:, None, :] + x
-    points = picture.reshape(-1, 3).take(place.ravel(), axis=0).T.copy()
+    sides = np.array([picture.shape[:2] for picture in pictures]).repeat(np.diff(ends), axis=0)
+    x, y = _grid(np.concatenate(boxes), sides.T)
+    place = (y * sides[:, 1])[:, None, :] + x
+    points = np.empty((3, *place.shape), np.uint8)
+    for picture, (begin, end) in zip(pictures, pairwise(ends), strict=True):
+        if begin < end:
+            taken = picture.reshape(-1, 3).take(place[..., begin:end], axis=0)
+            points[..., begin:end] = taken.transpose(3, 0, 1, 2)
     # 0..255 -> 0..3 per channel, then one number per point
     points >>= 6
     points[0] *= _LEVELS**2
     points[1] *= _LEVELS
-    colour = (points[0] + points[1] + points[2]).reshape(place.shape)
-    index = colour + (_HALF + np.arange(0, n * LENGTH, LENGTH))
+    index = (points[0] + points[1] + points[2]) + (_HALF + np.arange(0, n * LENGTH, LENGTH))
     counts = np.bincount(index.ravel(), minlength=n * LENGTH)
-    return _ROOTS.take(counts).reshape(n, LENGTH)
+    rows = _ROOTS.take(counts).reshape(n, LENGTH)
+    return [rows[begin:end] for begin, end in pairwise(ends)]
 
 
 def _grid(
-    boxes: NDArray[np.float32], width: int, height: int
+    boxes: NDArray[np.float32], sides: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Columns (8, n) and rows (12, n) of the grid points, inside the picture."""
+    """Columns (8, n) and rows (12, n) of the grid points, inside pictures of `sides`, (2, n)."""
     points = _PLACES @ boxes.T.astype(np.float64)
     np.maximum(points, 0, out=points)
     x, y = points[: _GRID_WH[0]], points[_GRID_WH[0] :]
-    np.minimum(x, width - 1, out=x)
-    np.minimum(y, height - 1, out=y)
+    height, width = sides - 1
+    np.minimum(x, width, out=x)
+    np.minimum(y, height, out=y)
     whole = points.astype(np.int64)
     return whole[: _GRID_WH[0]], whole[_GRID_WH[0] :]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from vault_ml.tracking.motion import Floats
 from vault_ml.tracking.pairs import Whole
@@ -39,6 +38,9 @@ def best_pairs(
 
 def _searched(row: Whole, column: Whole, score: Floats) -> Whole:
     """(k,) which of (p,) pairs are those with the most in sum."""
+    # Here, because it takes half a second of a start, and many cameras never need it.
+    from scipy.optimize import linear_sum_assignment
+
     # Of a handful, a dict numbers them sooner than numpy sorts them.
     rows, columns = row.tolist(), column.tolist()
     at_row = {each: place for place, each in enumerate(dict.fromkeys(rows))}

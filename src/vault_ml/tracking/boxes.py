@@ -55,12 +55,6 @@ class Boxes:
         """(n,) position of each object's box among the detections."""
         return np.array([group[0] for group in self.members], np.int64)
 
-    def merged(self, seen: Detections) -> Boxes:
-        """The same without the boxes that are another class of one before them."""
-        groups = _groups(seen)
-        first = np.array([group[0] for group in groups])
-        return Boxes(groups, self.table.take(first, axis=1), self.class_id[first], None)
-
     def coloured(self, colours: Colours | None) -> Boxes:
         """The same with (n, d) `colours` of each object."""
         return Boxes(self.members, self.table, self.class_id, colours)
@@ -74,18 +68,33 @@ def boxes_of(seen: Sequence[Detections]) -> list[Boxes]:
     counts = [len(each) for each in seen]
     if not sum(counts):
         return [Boxes([], np.empty((6, 0)), np.zeros(0, np.int64), None) for _ in seen]
-    xyxy = np.concatenate([each.xyxy for each in seen])
-    class_id = np.concatenate([each.class_id for each in seen])
-    frame = np.arange(len(seen)).repeat(counts)
-    table = _table(xyxy)
-    to_merge = set(frame[_may_overlap(xyxy, class_id, frame)].tolist())
-    alone: list[tuple[int, ...]] = [(index,) for index in range(max(counts))]
+    table = _table(np.concatenate([each.xyxy for each in seen]))
     found, begin = [], 0
-    for index, (each, count) in enumerate(zip(seen, counts, strict=True)):
+    for each, members in zip(seen, same_objects(seen), strict=True):
+        of_frame, class_id = table[:, begin : begin + len(each)], each.class_id
+        if len(members) < len(each):
+            first = np.array([group[0] for group in members])
+            of_frame, class_id = of_frame.take(first, axis=1), class_id[first]
         # A copy: rows of its own lie closer together.
-        of_frame = Boxes(alone[:count], table[:, begin : begin + count].copy(), each.class_id, None)
-        found.append(of_frame.merged(each) if index in to_merge else of_frame)
-        begin += count
+        found.append(Boxes(members, of_frame.copy(), class_id, None))
+        begin += len(each)
+    return found
+
+
+def same_objects(seen: Sequence[Detections]) -> list[list[tuple[int, ...]]]:
+    """For each frame the positions of the boxes of each object, by falling confidence.
+
+    A box that overlaps one of another class by more than `SAME_OBJECT_IOU` is the same object.
+    """
+    counts = [len(each) for each in seen]
+    alone: list[tuple[int, ...]] = [(index,) for index in range(max(counts, default=0))]
+    found = [alone[:count] for count in counts]
+    if any(len(set(each.class_id.tolist())) > 1 for each in seen):
+        xyxy = np.concatenate([each.xyxy for each in seen])
+        class_id = np.concatenate([each.class_id for each in seen])
+        frame = np.arange(len(seen)).repeat(counts)
+        for index in set(frame[_may_overlap(xyxy, class_id, frame)].tolist()):
+            found[index] = _groups(seen[index])
     return found
 
 
@@ -98,17 +107,6 @@ def _table(xyxy: NDArray[np.float32]) -> Floats:
     table[AREA] = sides[0] * sides[1]
     table[BOX_VAR] = noise_var(table[AREA])
     return table
-
-
-def same_objects(seen: Detections) -> list[tuple[int, ...]]:
-    """Positions of the boxes of each object, by falling confidence.
-
-    A box that overlaps one of another class by more than `SAME_OBJECT_IOU` is the same object.
-    """
-    frame = np.zeros(len(seen), np.int64)
-    if len(seen) and len(_may_overlap(seen.xyxy, seen.class_id, frame)):
-        return _groups(seen)
-    return [(index,) for index in range(len(seen))]
 
 
 def _groups(seen: Detections) -> list[tuple[int, ...]]:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vault_ml.detection import Detections
-from vault_ml.geometry import NetXyxy
-from vault_ml.tracking.appearance import describe
+from vault_ml.tracking.appearance import descriptions
 from vault_ml.tracking.boxes import boxes_of
 from vault_ml.tracking.track import Track
 from vault_ml.tracking.tracker import Tracker
@@ -39,12 +38,21 @@ def follow(frames: Sequence[Frame], seen: Sequence[Detections]) -> Followed:
     """
     if not frames:
         raise ValueError("no frame was looked at")
+    boxes = boxes_of(seen)
+    in_net = [
+        frame.letterbox.to_net(detections.xyxy)
+        for frame, detections in zip(frames, seen, strict=True)
+    ]
+    colours = descriptions(
+        [frame.pixels for frame in frames],
+        [
+            placed if len(each.members) == len(placed) else placed[each.first]
+            for placed, each in zip(in_net, boxes, strict=True)
+        ],
+    )
     tracker = Tracker(seen[0].labels, frames[0].size_wh)
-    ids = []
-    for frame, detections, boxes in zip(frames, seen, boxes_of(seen), strict=True):
-        in_net = frame.letterbox.to_net(detections.xyxy)
-        if len(boxes.members) < len(in_net):
-            in_net = NetXyxy(in_net[boxes.first])
-        coloured = boxes.coloured(describe(frame.pixels, in_net))
-        ids.append(tuple(tracker.take(frame.timestamp_s, detections, coloured)))
-    return Followed(tuple(tracker.tracks()), tuple(ids))
+    ids = tuple(
+        tuple(tracker.take(frame.timestamp_s, detections, each.coloured(described)))
+        for frame, detections, each, described in zip(frames, seen, boxes, colours, strict=True)
+    )
+    return Followed(tuple(tracker.tracks()), ids)

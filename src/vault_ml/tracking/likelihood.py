@@ -8,6 +8,7 @@ objects and boxes above it. Of most pairs class and distance alone tell that the
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -36,6 +37,8 @@ _CONFUSED = (
     frozenset({"cat", "dog", "horse", "sheep", "cow", "bear"}),
 )
 
+# So few pairs are weighed sooner than those too far apart are found.
+_FEW = 100
 # From such a part of all pairs on, one product of two matrices is cheaper than picking.
 _MANY = 8
 # Multiplications in one product: of more, OpenBLAS makes several threads, which then wait for each
@@ -68,6 +71,7 @@ def may_be_one_class(one: str, other: str) -> bool:
     return one == other or any({one, other} <= group for group in _CONFUSED)
 
 
+@functools.cache
 def class_scores(labels: tuple[str, ...]) -> Floats:
     """(c, c): what two classes of `labels` say about being one object."""
     scores = np.full((len(labels), len(labels)), _OTHER_CLASS)
@@ -75,6 +79,7 @@ def class_scores(labels: tuple[str, ...]) -> Floats:
         members = [index for index, label in enumerate(labels) if label in group]
         scores[np.ix_(members, members)] = _CONFUSED_CLASS
     np.fill_diagonal(scores, _SAME_CLASS)
+    scores.flags.writeable = False  # shared by all recordings
     return scores
 
 
@@ -97,12 +102,13 @@ def weigh(known: Objects, boxes: Boxes, now: float, classes: Floats, area: float
     colours_most = 0.0
     if known.colours is not None and boxes.colours is not None:
         colours_most = _COLOURS_WORTH * (1 - _COLOURS_EVEN)
-    reach = _reach(known, boxes, size_var, anywhere + _SAME_CLASS + colours_most)
     squared = _squared(known.motion.place, boxes.table[of_boxes.CENTRE])
     said = classes.take(known.class_id, axis=0).take(boxes.class_id, axis=1)
-    is_near = squared < np.square(reach)[:, None]
-    is_near &= said > _OTHER_CLASS
-    near = np.flatnonzero(is_near)
+    may_be = said > _OTHER_CLASS
+    if said.size > _FEW:
+        reach = _reach(known, boxes, size_var, anywhere + _SAME_CLASS + colours_most)
+        may_be &= squared < np.square(reach)[:, None]
+    near = np.flatnonzero(may_be)
     row, column = np.divmod(near, shape[1])
     score = said.take(near)
     score += (anywhere - np.log(size_var)).take(row)

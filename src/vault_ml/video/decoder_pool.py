@@ -116,7 +116,7 @@ class DecodedRecording:
     """The looked-at frames of one recording, in memory shared with the detector.
 
     Attributes:
-        frames: in order of time; their pixels are views of `shared`.
+        frames: in order of time; their pixels are views of `shared`. None after `close`.
         shared: the memory, to be handed to the detector.
         duration_s: presentation time of all that is there, seconds: what was covered, where the
             recording was cut off.
@@ -170,10 +170,11 @@ class DecodedRecording:
             return whole
 
     def close(self) -> None:
-        """Give the memory back, and the child where pictures were kept. Idempotent."""
+        """Give the memory back, `frames` with it, and a child that keeps pictures. Idempotent."""
         worker, self._worker = self._worker, None
         if worker is not None:
             self._pool.release(worker, holds_pictures=True)
+        self.frames = ()
         self.shared.close()
 
     def __enter__(self) -> Self:
