@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 from vault_ml import __version__, failpoints, machine, settings
@@ -28,6 +29,7 @@ from vault_ml.errors import (
 )
 from vault_ml.hub.vocabulary import HUB_WORDS
 from vault_ml.inference.cpu_quota import usable_cpus
+from vault_ml.inference.opening import memory_bytes
 from vault_ml.interest.judging import Interest
 from vault_ml.interest.zones_file import ZonesFile, read
 from vault_ml.machine import Finding, Level
@@ -659,15 +661,15 @@ def checks(
     quiet = configure("json", "ERROR")
     if with_machine:
         yield "cache", lambda: machine.cache(chosen.cache_dir)
-    found: dict[str, PreparedModel | str] = {}
+    plans: list[tuple[RuntimePlan, str]] = []
 
     def check_model() -> Finding:
         plan = _runtime(chosen, _model(chosen, quiet, None), quiet)
-        found["model"] = model = plan.model
+        model = plan.model
         with _detector(chosen, plan) as detector:
             detector.start()
             info = detector.info
-        found["device"] = info.device
+        plans.append((plan, info.device))
         return Finding(
             Level.DOUBTFUL if plan.notes else Level.OK,
             f"{model.name} ({model.family}) at {model.net_wh[0]}x{model.net_wh[1]} "
@@ -701,10 +703,9 @@ def checks(
 
     yield "model", check_model
     if with_machine:
-        if isinstance(device := found.get("device"), str):
-            yield "gpu", lambda: machine.gpu(device)
-        if isinstance(model := found.get("model"), PreparedModel):
-            yield "memory", lambda: _memory(chosen, model, quiet)
+        for plan, device in plans:
+            yield "gpu", partial(machine.gpu, device)
+            yield "memory", partial(_memory, chosen, plan, quiet)
         yield "decoders", lambda: _decoders(chosen)
     yield "vault", check_vault
     yield "broker", check_broker
@@ -723,12 +724,12 @@ def _check_store(
     return Finding(Level.OK, f"{where} answers")
 
 
-def _memory(chosen: Settings, model: PreparedModel, log: Logger) -> Finding:
+def _memory(chosen: Settings, plan: RuntimePlan, log: Logger) -> Finding:
     in_flight = _concurrency(chosen, log)
     return machine.memory(
         in_flight=in_flight,
         decoders=_decoder_count(in_flight),
-        model_bytes=model.onnx.stat().st_size,
+        network_bytes=memory_bytes(plan.model.onnx, plan.how),
         typical_bytes=_TYPICAL_BYTES,
     )
 

@@ -87,22 +87,19 @@ def processors(root: Path = Path("/")) -> Finding:
 
 
 def memory(
-    *, in_flight: int, decoders: int, model_bytes: int, typical_bytes: int, root: Path = Path("/")
+    *, in_flight: int, decoders: int, network_bytes: int, typical_bytes: int, root: Path = Path("/")
 ) -> Finding:
     """Whether the memory is enough.
 
     Args:
         in_flight: recordings at once.
         decoders: decoder processes.
-        model_bytes: size of the model's file.
+        network_bytes: what the network takes.
         typical_bytes: size of a recording.
         root: where `proc` and `sys/fs/cgroup` are.
     """
     limit, whose = memory_limit(root)
-    # The weights once as read and once as packed for the processor.
-    need = (
-        _WORKER_BYTES + decoders * _DECODER_BYTES + 2 * model_bytes + 2 * in_flight * typical_bytes
-    )
+    need = _WORKER_BYTES + decoders * _DECODER_BYTES + network_bytes + 2 * in_flight * typical_bytes
     sentence = (
         f"{_size(limit)} ({whose}); {in_flight} recordings in flight and {decoders} decoders want "
         f"about {_size(need)}"

@@ -20,6 +20,7 @@ from vault_ml.errors import ConfigError, DetectorUnavailable, ModelError
 from vault_ml.inference import mnn
 from vault_ml.inference.mnn import Mnn
 from vault_ml.inference.onnx_runtime import OnnxRuntime
+from vault_ml.inference.opening import Opening, memory_bytes
 
 
 @pytest.fixture
@@ -51,6 +52,12 @@ def test_has_as_many_copies_as_a_quarter_of_the_memory_holds(
     monkeypatch.setattr(mnn, "memory_limit", lambda: (limit_bytes, "the test's"))
     runtime = Mnn(model, NET_WH, threads=4, cache=tmp_path)
     assert runtime.lanes == lanes
+    file_bytes = model.stat().st_size
+    assert mnn.copies_of(model, 4, any_size=False).memory_bytes == lanes * 6 * file_bytes
+    assert (
+        memory_bytes(model, Opening(engine="mnn", threads=4, rect=True)) == lanes * 12 * file_bytes
+    )
+    assert memory_bytes(model, Opening(engine="openvino")) == 2 * file_bytes
     images = some_images(8)
     alone = Mnn(model, NET_WH, threads=1, cache=tmp_path).infer(images)[0]
     with ThreadPoolExecutor(8) as pool:

@@ -98,7 +98,7 @@ def test_memory_is_the_tightest_limit(
 
 
 def test_memory_that_is_not_enough_says_how_much_is(root: Path) -> None:
-    sizes = {"in_flight": 3, "decoders": 2, "model_bytes": 250 * 1024**2, "typical_bytes": 2**24}
+    sizes = {"in_flight": 3, "decoders": 2, "network_bytes": 500 * 1024**2, "typical_bytes": 2**24}
     assert machine.memory(**sizes, root=root).level is Level.OK
     write(root, "sys/fs/cgroup/memory.max", str(GIB))
     found = machine.memory(**sizes, root=root)

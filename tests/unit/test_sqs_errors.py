@@ -46,7 +46,7 @@ def producer(url: str, queue: str = "q", log: SaidLog | None = None) -> SqsProdu
     return SqsProducer(SqsOptions(endpoint_url=url), queue, log=log or SaidLog())
 
 
-def trouble(url: str, *, timeout_s: float = 1.0, body: bytes = b"x" * 2000) -> VaultMLError:
+def trouble(url: str, *, timeout_s: float = 2.0, body: bytes = b"x" * 2000) -> VaultMLError:
     half = producer(url)
     try:
         with pytest.raises(VaultMLError) as caught:
@@ -88,7 +88,7 @@ def test_an_error_of_the_service_has_its_class_and_its_sentence(
 ) -> None:
     sqs.answers["SendMessage"] = refusing(code, status)
     # Only an outage is asked again until the time is over; a machine at work may be slow to ask.
-    error = trouble(sqs.url, timeout_s=1 if kind is BrokerUnavailable else 20)
+    error = trouble(sqs.url, timeout_s=2 if kind is BrokerUnavailable else 20)
     assert type(error) is kind
     assert part in str(error)
 
@@ -127,6 +127,12 @@ def test_the_page_of_a_web_server_confirms_nothing(sqs: ScriptedSqs, operation: 
     error = trouble(sqs.url)
     assert type(error) is BrokerUnavailable
     assert "not as SQS does" in str(error)
+
+
+def test_what_was_said_is_told_though_the_last_try_ran_out_of_time(sqs: ScriptedSqs) -> None:
+    routes = iter([page(200)])
+    sqs.answers["SendMessage"] = as_route(lambda ask, line: next(routes, hang)(ask, line))
+    assert "not as SQS does" in str(trouble(sqs.url, timeout_s=3))
 
 
 @pytest.mark.parametrize("queue", ["q", "http://elsewhere.invalid/000000000000/q"])

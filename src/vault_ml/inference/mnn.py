@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -39,6 +40,35 @@ _SIZES = 2
 _MEMORY_SHARE = 0.25
 # The outputs are the process': two lanes that redirect them at once would lose them for good.
 _QUIET = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """How a model is in memory.
+
+    Attributes:
+        count: how often.
+        threads: of each.
+        memory_bytes: of all of them, about.
+    """
+
+    count: int
+    threads: int
+    memory_bytes: int
+
+
+def copies_of(model: Path, threads: int | None, *, any_size: bool) -> Copies:
+    """As many copies as a quarter of the memory holds, at least one.
+
+    Args:
+        model: an ONNX file.
+        threads: processors to use; None takes what affinity and quota allow.
+        any_size: inputs are of several sizes.
+    """
+    each_bytes = _LANE_BYTES_PER_BYTE * model.stat().st_size * (_SIZES if any_size else 1)
+    most = int(_MEMORY_SHARE * memory_limit()[0] / each_bytes)
+    count, threads = lanes_for(threads or usable_cpus(), max(1, most))
+    return Copies(count, threads, count * each_bytes)
 
 
 class Mnn:
@@ -73,15 +103,14 @@ class Mnn:
             raise ModelError(f"the model file {model} is not there")
         self._net_wh, self._any_size = net_wh, any_size
         self._info = RuntimeInfo(f"mnn {version('MNN')}", "cpu", "fp32")
-        lane_bytes = _LANE_BYTES_PER_BYTE * model.stat().st_size * (_SIZES if any_size else 1)
-        most = int(_MEMORY_SHARE * memory_limit()[0] / lane_bytes)
-        self._lanes, each = lanes_for(threads or usable_cpus(), max(1, most))
+        copies = copies_of(model, threads, any_size=any_size)
+        self._lanes = copies.count
         with contextlib.ExitStack() as stack:
             folder = cache or Path(stack.enter_context(tempfile.TemporaryDirectory()))
             converted = folder / f"{model.stem}-mnn-{version('MNN')}.mnn"
             if not converted.is_file():
                 _convert(model, converted)
-            self._new_lane = partial(_Lane, mnn, model, converted, each)
+            self._new_lane = partial(_Lane, mnn, model, converted, copies.threads)
             first = self._new_lane()
             first.session(first_wh or net_wh)
             self._until_closed = stack.pop_all()

@@ -65,6 +65,16 @@ def installed_engines() -> tuple[Engine, ...]:
     return tuple(engine for engine in ENGINES if find_spec(_MODULES[engine]) is not None)
 
 
+def memory_bytes(model: Path, how: Opening) -> int:
+    """What the network takes in memory, about: a sum for `vault-ml doctor`."""
+    if how.engine == "mnn":
+        from vault_ml.inference.mnn import copies_of
+
+        return copies_of(model, how.threads, any_size=how.rect).memory_bytes
+    # The weights once as read and once as packed for the processor.
+    return 2 * model.stat().st_size
+
+
 def first_wh(net_wh: tuple[int, int], *, rect: bool) -> tuple[int, int]:
     """The size of input that is made ready at start."""
     return input_wh(_USUAL_FRAME_WH, net_wh, rect=rect)

@@ -58,17 +58,18 @@ class SqsProducer:
         while True:
             try:
                 self._try(destination, sending, deadline - time.monotonic())
+            except TimeoutError:
+                trouble = unavailable_in_time(self._options.where)
             except BrokerUnavailable as error:
-                self._connection.went_wrong(error)
-                # What the service said tells more than that the last try ran out of time.
-                if isinstance(error.__cause__, FOREIGN):
-                    said = error
-                if time.monotonic() + pause_s >= deadline or self._is_closed.wait(pause_s):
-                    raise (said or error) from (said or error).__cause__
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                # It tells more than that a later try runs out of time.
+                trouble = said = error
             else:
                 self._connection.came_up()
                 return
+            self._connection.went_wrong(trouble)
+            if time.monotonic() + pause_s >= deadline or self._is_closed.wait(pause_s):
+                raise said or trouble
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def ping(self, timeout_s: float) -> None:
         """As the port says."""
@@ -86,10 +87,7 @@ class SqsProducer:
     def _try(self, destination: str, sending: Envelope, timeout_s: float) -> None:
         if self._is_closed.is_set():
             raise BrokerUnavailable("The SQS producer is closed.")
-        try:
-            within(timeout_s, lambda: self._send(destination, sending))
-        except TimeoutError:
-            raise unavailable_in_time(self._options.where) from None
+        within(timeout_s, lambda: self._send(destination, sending))
 
     def _send(self, destination: str, sending: Envelope) -> None:
         url = self._queues.url(destination)
