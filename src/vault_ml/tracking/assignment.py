@@ -25,12 +25,12 @@ def best_pairs(
     Returns:
         (k,) rows and (k,) columns.
     """
+    if len(set(row.tolist())) == len(row) == len(set(column.tolist())):
+        return row, column
     others = np.bincount(row, minlength=shape[0]).take(row)
     others += np.bincount(column, minlength=shape[1]).take(column)
     is_alone = others == 2
     rest = np.flatnonzero(others > 2)
-    if not len(rest):
-        return row, column
     found = rest.take(_searched(row.take(rest), column.take(rest), score.take(rest)))
     is_alone[found] = True
     return row[is_alone], column[is_alone]

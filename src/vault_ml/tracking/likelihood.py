@@ -115,7 +115,8 @@ def weigh(known: Objects, boxes: Boxes, now: float, classes: Floats, area: float
     score += _place_and_size(known, boxes, row, column, squared.take(near), size_var)
     pairs = Pairs(row, column, score)
     if known.colours is not None and boxes.colours is not None:
-        pairs = pairs.where(score, -colours_most)
+        if len(near) > _FEW:
+            pairs = pairs.where(score, -colours_most)
         alike = _products(known.colours, boxes.colours, pairs.row, pairs.column)
         alike -= _COLOURS_EVEN
         alike *= _COLOURS_WORTH
