@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +58,16 @@ class Files:
     def adopt(self, key: str, headers: Mapping[str, str], content: Path) -> None:
         """Take a whole file over as the recording."""
         path = self._path(key)
-        about = json.dumps({"key": key, "headers": dict(headers)})
-        path.with_suffix(".json").write_text(about, encoding="utf-8")
+        about = content.with_suffix(".about")
+        about.write_text(json.dumps({"key": key, "headers": dict(headers)}), encoding="utf-8")
+        about.replace(path.with_suffix(".json"))  # a reader sees all of it or nothing
         content.replace(path)
 
     def get(self, key: str) -> Stored | None:
         """The recording, or None."""
         path = self._path(key)
-        if not path.exists():
-            return None
-        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        return Stored(key, path, about["headers"])
+        about = _about(path.with_suffix(".json"))
+        return Stored(key, path, about["headers"]) if about and path.exists() else None
 
     def remove(self, key: str) -> bool:
         """Delete it; False when it was not there."""
@@ -82,10 +81,19 @@ class Files:
 
     def keys(self) -> tuple[str, ...]:
         """The keys of all recordings, sorted."""
-        abouts = (json.loads(path.read_text("utf-8")) for path in self._folder.glob("*.json"))
+        abouts = filter(None, map(_about, self._folder.glob("*.json")))
         return tuple(sorted(about["key"] for about in abouts if self.get(about["key"])))
 
     def _path(self, key: str) -> Path:
         return (
             self._folder / f"{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()}.bin"
         )
+
+
+def _about(path: Path) -> dict[str, Any] | None:
+    """What stands beside a recording; None where it is not there, or was just removed."""
+    try:
+        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return about
