@@ -73,12 +73,12 @@ class Progress:
     def room(self, name: str) -> Iterator[None]:
         """Be in a room; the time counts also when it ends with an error."""
         self.stage = name
-        with self.clearing_up(name), self.trace.room(name):
+        with self.counted_as(name), self.trace.room(name):
             yield
 
     @contextmanager
-    def clearing_up(self, name: str) -> Iterator[None]:
-        """Do what is left to do of a room that was gone through: the time counts there."""
+    def counted_as(self, name: str) -> Iterator[None]:
+        """Take the time as that room's, wherever we are: what is left to do of one gone through."""
         started = time.perf_counter()
         try:
             yield
@@ -182,7 +182,7 @@ class Pipeline:
         with decoded:
             reach("decode.after")
             looked_at = self._detect(decoded, progress)
-            with progress.clearing_up("decode"):  # the pictures' memory goes back, page by page
+            with progress.counted_as("decode"):  # the pictures' memory goes back, page by page
                 decoded.close()
         # 6 judge
         with progress.room("judge"):
@@ -227,7 +227,7 @@ class Pipeline:
                     rect=self._options.rect,
                 )
             self._metrics.fetched(recording.fetched_bytes, recording.size_bytes)
-            with progress.clearing_up("fetch"):  # the digest of all that was asked for
+            with progress.counted_as("fetch"):  # the digest of all that was asked for
                 return decoded, _Fetched.of(recording)
 
     def _open(self, vault: VaultClient, lease: Lease, event: RecordingEvent) -> Opened:

@@ -53,7 +53,7 @@ class Boxes:
     @property
     def first(self) -> Whole:
         """(n,) position of each object's box among the detections."""
-        return np.array([group[0] for group in self.members], np.int64)
+        return _first(self.members)
 
     def coloured(self, colours: Colours | None) -> Boxes:
         """The same with (n, d) `colours` of each object."""
@@ -71,12 +71,8 @@ def boxes_of(seen: Sequence[Detections]) -> list[Boxes]:
     table = _table(np.concatenate([each.xyxy for each in seen]))
     found, begin = [], 0
     for each, members in zip(seen, same_objects(seen), strict=True):
-        of_frame, class_id = table[:, begin : begin + len(each)], each.class_id
-        if len(members) < len(each):
-            first = np.array([group[0] for group in members])
-            of_frame, class_id = of_frame.take(first, axis=1), class_id[first]
-        # A copy: rows of its own lie closer together.
-        found.append(Boxes(members, of_frame.copy(), class_id, None))
+        first = _first(members)
+        found.append(Boxes(members, table.take(begin + first, axis=1), each.class_id[first], None))
         begin += len(each)
     return found
 
@@ -96,6 +92,10 @@ def same_objects(seen: Sequence[Detections]) -> list[list[tuple[int, ...]]]:
         for index in set(frame[_may_overlap(xyxy, class_id, frame)].tolist()):
             found[index] = _groups(seen[index])
     return found
+
+
+def _first(members: list[tuple[int, ...]]) -> Whole:
+    return np.array([group[0] for group in members], np.int64)
 
 
 def _table(xyxy: NDArray[np.float32]) -> Floats:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vault_ml.detection import Detections
+from vault_ml.geometry import FrameXyxy
 from vault_ml.tracking.appearance import descriptions
 from vault_ml.tracking.boxes import boxes_of
 from vault_ml.tracking.track import Track
@@ -39,15 +40,11 @@ def follow(frames: Sequence[Frame], seen: Sequence[Detections]) -> Followed:
     if not frames:
         raise ValueError("no frame was looked at")
     boxes = boxes_of(seen)
-    in_net = [
-        frame.letterbox.to_net(detections.xyxy)
-        for frame, detections in zip(frames, seen, strict=True)
-    ]
     colours = descriptions(
         [frame.pixels for frame in frames],
         [
-            placed if len(each.members) == len(placed) else placed[each.first]
-            for placed, each in zip(in_net, boxes, strict=True)
+            frame.letterbox.to_net(FrameXyxy(detections.xyxy[each.first]))
+            for frame, detections, each in zip(frames, seen, boxes, strict=True)
         ],
     )
     tracker = Tracker(seen[0].labels, frames[0].size_wh)
